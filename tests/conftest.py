@@ -1,0 +1,36 @@
+"""What all tests share: one async backend, a MEMENTO_HOME of their own, live tests off unless asked for."""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--live", action="store_true", help="also run the tests that talk to public or paid services")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--live"):
+        return
+    skip = pytest.mark.skip(reason="talks to a public or paid service; run with --live")
+    for item in items:
+        if item.get_closest_marker("live"):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def memento_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No test may touch the user's data, nor see the user's settings."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("MEMENTO_") or name == "OPENAI_API_KEY":
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.mktemp("memento-home")
+    monkeypatch.setenv("MEMENTO_HOME", str(home))
+    return home
