@@ -1,0 +1,34 @@
+"""Policies by name: rules for choosing which cases to show, behind one interface (`policies.base`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from memento_casebank.policies.base import Policy, PolicySettings
+from memento_casebank.policies.similarity import SimilarityPolicy, SimilaritySettings
+
+__all__ = ["DEFAULT_POLICY", "POLICIES", "make_policy"]
+
+POLICIES: Mapping[str, tuple[type[Policy[Any]], type[PolicySettings]]] = {
+    "similarity": (SimilarityPolicy, SimilaritySettings),
+}
+"""Every policy by name, with its settings class."""
+
+DEFAULT_POLICY = "similarity"
+
+
+def make_policy(name: str, **settings: Any) -> Policy[Any]:
+    """A fresh policy that has learned nothing.
+
+    Raises:
+        ValueError: there is no such policy, or it has no such setting. The message names what exists.
+    """
+    if name not in POLICIES:
+        raise ValueError(f"There is no policy named {name!r}. Policies: {', '.join(POLICIES)}.")
+    policy, settings_class = POLICIES[name]
+    known = {field.name for field in fields(settings_class)}
+    if unknown := sorted(set(settings) - known):
+        raise ValueError(f"Policy {name!r} has no setting {unknown[0]!r}. Settings: {', '.join(sorted(known))}.")
+    return policy(settings_class(**settings))
