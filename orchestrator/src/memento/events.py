@@ -1,0 +1,241 @@
+"""What a run says about itself: the one record from which the terminal, the journal and the tests are fed.
+
+Owns the vocabulary. A run *is* its list of events (DESIGN.md, "One record"); nothing else stores run state.
+Each event is small: long tool results lie in the run's folder and are named here.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from memento.plan import Plan
+
+__all__ = [
+    "Answered",
+    "CaseShown",
+    "CaseWritten",
+    "CasesRead",
+    "Emit",
+    "Event",
+    "ModelCalled",
+    "OutcomeRecorded",
+    "PlanMade",
+    "Record",
+    "RunEnded",
+    "RunStarted",
+    "ServerStateChanged",
+    "SubtaskDone",
+    "SubtaskStarted",
+    "ToolCalled",
+    "ToolReturned",
+    "Usage",
+    "Warned",
+    "parse_record",
+]
+
+Role = Literal["planner", "executor", "judge"]
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Usage(BaseModel):
+    """Tokens of one model call, or of many. `None` is unknown: the server did not say, and it is not zero."""
+
+    model_config = ConfigDict(frozen=True)
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Part of `input_tokens` that the server took from its prompt cache."""
+    cost_usd: float | None = None
+    """`None` when nobody knows the price of this model."""
+
+
+class RunStarted(_Event):
+    type: Literal["run_started"] = "run_started"
+    question: str
+    files: list[str] = []
+    folders: list[str] = []
+    planner_model: str
+    executor_model: str
+    memory: Literal["on", "read-only", "off"] = "on"
+    limits: dict[str, Any] = {}
+
+
+class ServerStateChanged(_Event):
+    """A tool server became ready, failed, or is being started again."""
+
+    type: Literal["server_state_changed"] = "server_state_changed"
+    server: str
+    state: Literal["starting", "ready", "restarting", "failed"]
+    tools: int | None = None
+    detail: str = ""
+
+
+class CaseShown(BaseModel):
+    """One case as the planner saw it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    case_id: str
+    question: str
+    plan: dict[str, Any]
+    reward: float | None = None
+    answer: str | None = None
+    similarity: float | None = None
+    lesson: str | None = None
+
+
+class CasesRead(_Event):
+    """The case bank was asked. `state` tells an empty memory from one that could not be read."""
+
+    type: Literal["cases_read"] = "cases_read"
+    cycle: int
+    state: Literal["on", "void", "off", "unavailable"]
+    decision_id: str | None = None
+    cases: list[CaseShown] = []
+    detail: str = ""
+
+
+class PlanMade(_Event):
+    type: Literal["plan_made"] = "plan_made"
+    cycle: int
+    plan: Plan
+
+
+class SubtaskStarted(_Event):
+    type: Literal["subtask_started"] = "subtask_started"
+    cycle: int
+    subtask_id: str
+    description: str
+
+
+class ModelCalled(_Event):
+    type: Literal["model_called"] = "model_called"
+    role: Role
+    model: str
+    seconds: float
+    usage: Usage
+    cycle: int
+    subtask_id: str | None = None
+    finish_reason: str | None = None
+
+
+class ToolCalled(_Event):
+    """Written before the call is sent, so that a killed run shows what was in flight."""
+
+    type: Literal["tool_called"] = "tool_called"
+    cycle: int
+    subtask_id: str
+    call_id: str
+    tool: str
+    arguments: dict[str, Any] | str
+    """The arguments; the raw string when the model's JSON could not be parsed."""
+
+
+class ToolReturned(_Event):
+    type: Literal["tool_returned"] = "tool_returned"
+    cycle: int
+    subtask_id: str
+    call_id: str
+    tool: str
+    seconds: float
+    is_error: bool
+    text: str
+    """What the model was given."""
+    stored_as: str | None = None
+    """File in the run's folder that holds the whole result, when it was too long to give."""
+
+
+class SubtaskDone(_Event):
+    type: Literal["subtask_done"] = "subtask_done"
+    cycle: int
+    subtask_id: str
+    status: Literal["done", "failed", "skipped"]
+    result: str
+
+
+class Warned(_Event):
+    type: Literal["warned"] = "warned"
+    text: str
+
+
+class Answered(_Event):
+    type: Literal["answered"] = "answered"
+    answer: str | None
+    reason: str = ""
+    """Why there is no answer, or why the run had to stop here."""
+    forced: bool = False
+    sources: list[str] = []
+    cases_used: list[str] = []
+
+
+class CaseWritten(_Event):
+    type: Literal["case_written"] = "case_written"
+    case_id: str | None
+    detail: str = ""
+
+
+class OutcomeRecorded(_Event):
+    type: Literal["outcome_recorded"] = "outcome_recorded"
+    reward: float | None
+    kind: Literal["verifier", "judge", "human", "self"]
+
+
+class RunEnded(_Event):
+    type: Literal["run_ended"] = "run_ended"
+    status: Literal["answered", "no_answer", "failed", "cancelled"]
+    seconds: float
+    model_calls: int
+    tool_calls: int
+    usage: Usage
+    detail: str = ""
+
+
+Event = (
+    RunStarted
+    | ServerStateChanged
+    | CasesRead
+    | PlanMade
+    | SubtaskStarted
+    | ModelCalled
+    | ToolCalled
+    | ToolReturned
+    | SubtaskDone
+    | Warned
+    | Answered
+    | CaseWritten
+    | OutcomeRecorded
+    | RunEnded
+)
+
+Emit = Callable[[Event], None]
+"""Takes an event and returns at once. A run has one, and hands it down."""
+
+
+class Record(BaseModel):
+    """An event with its place in the run: one line of `events.jsonl`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run_id: str
+    number: int
+    """Counts from 1 without gaps."""
+    time: datetime
+    event: Annotated[Event, Field(discriminator="type")]
+
+
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+
+
+def parse_record(line: str | bytes) -> Record:
+    """Read one line of `events.jsonl`.
+
+    Raises:
+        pydantic.ValidationError: the line is not a record, or is cut off.
+    """
+    return _RECORD.validate_json(line)

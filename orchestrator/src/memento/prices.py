@@ -1,0 +1,58 @@
+"""What a model call costs. The price table is the package genai-prices', dated by its release; `None` is unknown."""
+
+from typing import TypeVar
+
+from memento.events import Usage
+
+__all__ = ["add_usage", "price_source", "price_usd"]
+
+
+def price_usd(model: str, base_url: str, usage: Usage) -> float | None:
+    """Dollars for `usage` of `model` at the provider behind `base_url`, or `None` when the table does not know it.
+
+    A model's name alone is not enough: a local server may serve any model under any name, and at no price that
+    we know. Only a provider that the table knows by its address is priced.
+    """
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    from genai_prices import Usage as PricedUsage
+    from genai_prices import calc_price  # 0.25 s to import: only a run that has a price to look up pays it
+
+    try:
+        price = calc_price(
+            PricedUsage(
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cache_read_tokens=usage.cached_tokens or 0,
+            ),
+            model_ref=model,
+            provider_api_url=base_url,
+        )
+    except LookupError:
+        return None
+    return float(price.total_price)
+
+
+def price_source() -> str:
+    """Where prices come from, for the reader of a report."""
+    import genai_prices
+
+    return f"genai-prices {genai_prices.__version__}"
+
+
+def add_usage(first: Usage, second: Usage) -> Usage:
+    """Sum two usages. A sum with an unknown part is unknown: never a number that is too small."""
+
+    return Usage(
+        input_tokens=_add(first.input_tokens, second.input_tokens),
+        output_tokens=_add(first.output_tokens, second.output_tokens),
+        cached_tokens=_add(first.cached_tokens, second.cached_tokens),
+        cost_usd=_add(first.cost_usd, second.cost_usd),
+    )
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _add(a: _Number | None, b: _Number | None) -> _Number | None:
+    return None if a is None or b is None else a + b

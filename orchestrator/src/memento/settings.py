@@ -1,0 +1,82 @@
+"""Everything the environment can change about the agent. Each field is one row of the README's table."""
+
+from pathlib import Path
+from typing import Literal
+
+from memento_kit import memento_home
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="MEMENTO_",
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+    )
+
+    home: Path = Field(default_factory=memento_home)
+    """Folder of all user data: runs, case bank, caches."""
+    config: Path | None = None
+    """The mcp.json to use; default ./mcp.json, else the one shipped with the package."""
+
+    model: str | None = None
+    """Model for every role that has none of its own; `offline` is the built-in stand-in."""
+    planner_model: str | None = None
+    """Model that makes plans and the final answer."""
+    executor_model: str | None = None
+    """Model that does the subtasks with tools."""
+    base_url: str | None = Field(default=None, validation_alias=AliasChoices("MEMENTO_BASE_URL", "OPENAI_BASE_URL"))
+    """OpenAI-compatible endpoint, such as http://localhost:11434/v1 for Ollama."""
+    api_key: str | None = Field(
+        default=None, validation_alias=AliasChoices("MEMENTO_API_KEY", "OPENAI_API_KEY"), repr=False
+    )
+    """Key for the endpoint. It is never passed to a tool server."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Sampling temperature; unset leaves it to the server."""
+    reasoning_effort: str | None = None
+    """Reasoning effort for models that take one; unset leaves it to the server."""
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    """Limit on one reply; unset leaves it to the server."""
+    model_timeout_seconds: float = Field(default=120.0, gt=0)
+    """How long one model call may take."""
+    model_retries: int = Field(default=2, ge=0, le=10)
+    """How often a call that failed for a passing reason (429, 5xx, connection) is sent again."""
+
+    max_plans: int = Field(default=3, ge=1, le=20)
+    """Planning cycles; after the last one the planner must answer with what it has."""
+    max_turns_per_subtask: int = Field(default=12, ge=1)
+    """Model turns the executor has for one subtask."""
+    max_model_calls: int = Field(default=80, ge=1)
+    """Model calls of one run."""
+    max_tool_calls: int = Field(default=60, ge=0)
+    """Tool executions of one run, counted before each is sent."""
+    max_total_tokens: int | None = Field(default=1_000_000, ge=1)
+    """Input and output tokens of one run, as far as the server reports them."""
+    max_cost_usd: float | None = Field(default=None, gt=0)
+    """Money of one run, as far as prices are known; unset is no limit."""
+    max_seconds: float = Field(default=900.0, gt=0)
+    """Wall time of one run."""
+    parallel_subtasks: int = Field(default=3, ge=1, le=32)
+    """How many subtasks of a plan run at once."""
+    max_result_chars: int = Field(default=16_000, ge=500)
+    """A longer tool result is stored in the run's folder; the model gets its head, its tail and a way to read on."""
+
+    connect_timeout_seconds: float = Field(default=30.0, gt=0)
+    """How long a tool server may take to start and list its tools."""
+    tool_timeout_seconds: float = Field(default=120.0, gt=0)
+    """How long one tool call may take."""
+
+    memory: Literal["on", "read-only", "off"] = "on"
+    """Whether past cases are shown to the planner (on, read-only) and new ones kept (on)."""
+    memory_server: str = "casebank"
+    """Name in mcp.json of the server that keeps the cases; its tools are not offered to the models."""
+    namespace: str = "default"
+    """Part of the case bank to read and write, such as one per project."""
+    cases_shown: int = Field(default=4, ge=1, le=32)
+    """K: how many cases the planner is shown at most (the paper's best is 4)."""

@@ -1,0 +1,436 @@
+"""The tools of every MCP server, supervised: started side by side, called with a time limit, restarted when lost.
+
+Owns one long-lived client per server. Each client is entered and left by a task of its own (anyio's cancel
+scopes demand it), and calls come from other tasks. It does not know what a tool is for, nor who asks:
+the agent offers `specs` to a model and gives `call` what the model wrote.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+import os
+import random
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Literal, cast
+
+import anyio
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.server import MCPServer
+from mcp.types import (
+    AudioContent,
+    CallToolResult,
+    EmbeddedResource,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+    Tool,
+)
+from openai.types.chat import ChatCompletionFunctionToolParam
+
+from memento.events import ServerStateChanged
+from memento.server_list import ServerEntry
+
+__all__ = ["ServerUnavailable", "ToolBox", "ToolLimits", "ToolOutcome", "ToolSpec", "open_toolbox"]
+
+_CONNECTION_CLOSED = -32000
+_REQUEST_TIMEOUT = -32001
+_SEPARATOR = "__"
+_MAX_NAME_CHARS = 64
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+
+
+class ServerUnavailable(Exception):
+    """The server could not be started or reached, or was lost during the call. The message says which and why."""
+
+
+@dataclass(frozen=True)
+class ToolLimits:
+    connect_timeout_seconds: float = 30.0
+    call_timeout_seconds: float = 120.0
+    max_concurrent_calls: int = 8
+    """Per server."""
+    max_restarts: int = 3
+    """In a row, without a call in between that worked."""
+    restart_delay_seconds: float = 0.5
+    """Before the first restart; doubles each time, with jitter."""
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """One tool as the model is offered it."""
+
+    name: str
+    """`server__tool`, at most 64 characters, unique."""
+    server: str
+    tool: str
+    description: str
+    input_schema: dict[str, Any]
+    may_repeat: bool
+    """The server says that calling twice does no more than calling once."""
+
+    def as_function(self) -> ChatCompletionFunctionToolParam:
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": self.input_schema},
+        }
+
+
+@dataclass(frozen=True)
+class ToolOutcome:
+    """What came of a call, in words for the model."""
+
+    text: str
+    is_error: bool = False
+    structured: dict[str, Any] | None = None
+
+
+@dataclass
+class _Server:
+    name: str
+    target: ServerEntry | MCPServer[Any]
+    limiter: anyio.CapacityLimiter
+    state: Literal["starting", "ready", "restarting", "failed"] = "starting"
+    detail: str = ""
+    client: Client | None = None
+    tools: list[Tool] = field(default_factory=list[Tool])
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    lost: anyio.Event = field(default_factory=anyio.Event)
+    failures: int = 0
+
+
+@asynccontextmanager
+async def open_toolbox(
+    servers: Mapping[str, ServerEntry | MCPServer[Any]],
+    *,
+    limits: ToolLimits | None = None,
+    environ: Mapping[str, str] | None = None,
+    log_folder: Path | None = None,
+    on_state: Callable[[ServerStateChanged], None] = lambda event: None,
+) -> AsyncGenerator["ToolBox"]:
+    """Start or reach every server at once; stop them all when the block ends, however it ends.
+
+    Yields when each server is ready or has failed: a broken one never keeps the others waiting longer than
+    the connect limit, and is found in `ToolBox.problems`.
+
+    Args:
+        environ: where a server's own `MEMENTO_<NAME>_…` settings are taken from; nothing else of it is passed on.
+        log_folder: takes each server's stderr as `<name>.log`; without it stderr is discarded.
+    """
+    box = ToolBox(servers, limits or ToolLimits(), environ or {}, log_folder, on_state)
+    async with anyio.create_task_group() as owners:
+        for server in box.servers.values():
+            owners.start_soon(box.own, server)
+        try:
+            for server in box.servers.values():
+                await box.settled(server)
+            yield box
+        finally:
+            owners.cancel_scope.cancel()
+
+
+class ToolBox:
+    """Open one with `open_toolbox`."""
+
+    def __init__(
+        self,
+        servers: Mapping[str, ServerEntry | MCPServer[Any]],
+        limits: ToolLimits,
+        environ: Mapping[str, str],
+        log_folder: Path | None,
+        on_state: Callable[[ServerStateChanged], None],
+    ) -> None:
+        self._limits = limits
+        self._environ = environ
+        self._log_folder = log_folder
+        self._on_state = on_state
+        self.servers = {
+            name: _Server(name, target, anyio.CapacityLimiter(limits.max_concurrent_calls))
+            for name, target in servers.items()
+            if not (isinstance(target, ServerEntry) and target.disabled)
+        }
+
+    # --- what there is -----------------------------------------------------------------------------------
+
+    def specs(self, *, hidden_servers: frozenset[str] = frozenset()) -> list[ToolSpec]:
+        """The tools on offer, in a fixed order (a provider's prompt cache depends on it)."""
+        specs: list[ToolSpec] = []
+        taken: set[str] = set()
+        for server in self.servers.values():
+            if server.name in hidden_servers or server.state == "failed":
+                continue
+            for tool in server.tools:
+                if isinstance(server.target, ServerEntry) and not server.target.offers(tool.name):
+                    continue
+                name = _full_name(server.name, tool.name, taken)
+                taken.add(name)
+                hints = tool.annotations
+                specs.append(
+                    ToolSpec(
+                        name=name,
+                        server=server.name,
+                        tool=tool.name,
+                        description=tool.description or tool.title or "",
+                        input_schema=tool.input_schema,
+                        may_repeat=bool(hints and (hints.read_only_hint or hints.idempotent_hint)),
+                    )
+                )
+        return specs
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Servers that cannot be used now, and why."""
+        return {server.name: server.detail for server in self.servers.values() if server.state == "failed"}
+
+    # --- calling -----------------------------------------------------------------------------------------
+
+    async def call(self, name: str, arguments: str | dict[str, Any]) -> ToolOutcome:
+        """Call a tool by the name a model was offered. Whatever went wrong comes back in words for the model."""
+        spec = next((spec for spec in self.specs() if spec.name == name), None)
+        if spec is None:
+            return ToolOutcome(_no_such_tool(name, [spec.name for spec in self.specs()]), is_error=True)
+        parsed = _parse_arguments(arguments)
+        if isinstance(parsed, ToolOutcome):
+            return parsed
+        try:
+            result = await self.call_server(spec.server, spec.tool, parsed, may_repeat=spec.may_repeat)
+        except ServerUnavailable as exc:
+            return ToolOutcome(str(exc), is_error=True)
+        except MCPError as exc:
+            if exc.code == _REQUEST_TIMEOUT:
+                limit = self._limits.call_timeout_seconds
+                text = f"{name} gave no result within {limit:g} s. Ask for less, or go another way."
+                return ToolOutcome(text, is_error=True)
+            return ToolOutcome(f"{name} could not be called: {exc}", is_error=True)
+        return ToolOutcome(result_text(result), is_error=result.is_error, structured=result.structured_content)
+
+    async def call_server(
+        self, server_name: str, tool: str, arguments: dict[str, Any], *, may_repeat: bool = False
+    ) -> CallToolResult:
+        """Call a tool of one server. A server lost during a call that may be repeated is asked once more.
+
+        Raises:
+            ServerUnavailable: there is no such server, it has failed, or it was lost.
+            MCPError: the server refused the call, or the call took too long (-32001).
+        """
+        server = self.servers.get(server_name)
+        if server is None:
+            raise ServerUnavailable(f"There is no server named {server_name!r} in mcp.json.")
+        try:
+            return await self._call_once(server, tool, arguments)
+        except ServerUnavailable:
+            if not may_repeat or server.state == "failed":
+                raise
+            return await self._call_once(server, tool, arguments)
+
+    async def _call_once(self, server: _Server, tool: str, arguments: dict[str, Any]) -> CallToolResult:
+        await self.settled(server)
+        client, lost = server.client, server.lost
+        if client is None:
+            raise ServerUnavailable(f"The {server.name} server is not available: {server.detail}")
+        async with server.limiter:
+            try:
+                result = await client.call_tool(tool, arguments, read_timeout_seconds=self._limits.call_timeout_seconds)
+            except MCPError as exc:
+                if exc.code != _CONNECTION_CLOSED:
+                    raise
+                self._lose(server, lost)
+                raise ServerUnavailable(f"The {server.name} server stopped during the call of {tool}.") from exc
+            except (anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
+                self._lose(server, lost)
+                raise ServerUnavailable(f"The {server.name} server stopped during the call of {tool}.") from exc
+        server.failures = 0
+        return result
+
+    def _lose(self, server: _Server, lost: anyio.Event) -> None:
+        if server.lost is lost and not lost.is_set():  # not one that was started since
+            self._set_state(server, "restarting", "the connection was lost")
+            lost.set()
+
+    async def settled(self, server: _Server) -> None:
+        """Wait until the server is ready or has failed for good; its owner's time limits bound the wait."""
+        while server.state in {"starting", "restarting"}:
+            await server.changed.wait()
+
+    # --- owning ------------------------------------------------------------------------------------------
+
+    async def own(self, server: _Server) -> None:
+        """Keep one server running until cancelled: the only task that enters and leaves its client."""
+        was_ready = False
+        while True:
+            server.lost = anyio.Event()
+            problem = await self._serve_once(server)
+            server.client = None
+            was_ready = was_ready or server.state in {"ready", "restarting"}
+            server.failures += 1
+            if not was_ready or server.failures > self._limits.max_restarts:
+                self._set_state(server, "failed", problem)
+                return
+            self._set_state(server, "restarting", problem)
+            delay = self._limits.restart_delay_seconds * 2 ** (server.failures - 1)
+            await anyio.sleep(delay * random.uniform(0.75, 1.25))
+
+    async def _serve_once(self, server: _Server) -> str:
+        """Connect, list the tools, and hold the client until it is lost. Returns what ended it."""
+        limit = self._limits.connect_timeout_seconds
+        log = self._open_log(server.name)
+        try:
+            with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
+                async with Client(_transport(server, self._environ, log)) as client:
+                    tools = await _list_tools(client)
+                    scope.deadline = math.inf
+                    server.client, server.tools = client, tools
+                    self._set_state(server, "ready", "", tools=len(tools))
+                    await server.lost.wait()
+        except Exception as exc:  # noqa: BLE001 - the edge to a foreign process: whatever it is, there is no server
+            return self._explain(server, exc)
+        finally:
+            log.close()
+        if scope.cancelled_caught:
+            return f"it did not answer within {limit:g} s"
+        return server.detail or "the connection was lost"
+
+    def _explain(self, server: _Server, error: BaseException) -> str:
+        cause = _innermost(error)
+        if isinstance(cause, FileNotFoundError) and isinstance(server.target, ServerEntry):
+            return f"the command {server.target.command!r} is not installed or not on the PATH"
+        if isinstance(cause, PermissionError) and isinstance(server.target, ServerEntry):
+            return f"the command {server.target.command!r} may not be run: {cause.strerror}"
+        said = self._last_log_line(server.name)
+        return f"{cause or type(cause).__name__}" + (f"; it said: {said}" if said else "")
+
+    def _set_state(
+        self, server: _Server, state: Literal["ready", "restarting", "failed"], detail: str, tools: int | None = None
+    ) -> None:
+        if (server.state, server.detail) == (state, detail):
+            return
+        server.state, server.detail = state, detail
+        server.changed.set()
+        server.changed = anyio.Event()
+        self._on_state(ServerStateChanged(server=server.name, state=state, detail=detail, tools=tools))
+
+    def _open_log(self, name: str) -> IO[str]:
+        if self._log_folder is None:
+            return open(os.devnull, "w", encoding="utf-8")
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        return (self._log_folder / f"{name}.log").open("w", encoding="utf-8")
+
+    def _last_log_line(self, name: str) -> str:
+        if self._log_folder is None:
+            return ""
+        text = (self._log_folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+        lines = [line for line in text.splitlines() if line.strip()]
+        return lines[-1].strip()[:300] if lines else ""
+
+
+def result_text(result: CallToolResult) -> str:
+    """All parts of a tool result as text; what cannot be text is named, never dropped silently."""
+    parts: list[str] = []
+    for block in result.content:
+        match block:
+            case TextContent():
+                parts.append(block.text)
+            case ImageContent() | AudioContent():
+                parts.append(f"[{block.type}: {block.mime_type}, {len(block.data) * 3 // 4} bytes]")
+            case ResourceLink():
+                parts.append(f"[resource: {block.uri} {block.description or block.name}]")
+            case EmbeddedResource():
+                inner = block.resource
+                parts.append(inner.text if isinstance(inner, TextResourceContents) else f"[resource: {inner.uri}]")
+    if not parts and result.structured_content is not None:
+        parts.append(json.dumps(result.structured_content, ensure_ascii=False))
+    return "\n".join(parts)
+
+
+def _transport(
+    server: _Server, environ: Mapping[str, str], log: IO[str]
+) -> AbstractAsyncContextManager[Any] | MCPServer[Any]:
+    entry = server.target
+    if isinstance(entry, MCPServer):
+        return entry
+    if entry.type == "stdio":
+        return stdio_client(
+            StdioServerParameters(
+                command=entry.command,
+                args=entry.args,
+                env=_own_settings(server.name, environ) | entry.env,
+                cwd=entry.cwd,
+            ),
+            errlog=cast(Any, log),
+        )
+    if entry.type == "sse":
+        from mcp.client.sse import sse_client
+
+        return sse_client(entry.url, headers=entry.headers)
+    return _http(entry)
+
+
+@asynccontextmanager
+async def _http(entry: ServerEntry) -> AsyncGenerator[Any]:
+    import httpx2
+    from mcp.client.streamable_http import streamable_http_client
+
+    # retries: with the SDK's default transport one refused connection kills the whole client (guides/mcp.md §0.3).
+    transport = httpx2.AsyncHTTPTransport(retries=5)
+    timeout = httpx2.Timeout(30.0, read=300.0)
+    async with (
+        httpx2.AsyncClient(headers=entry.headers, transport=transport, timeout=timeout) as http,
+        streamable_http_client(entry.url, http_client=http, max_sse_event_size=None) as streams,
+    ):
+        yield streams
+
+
+def _own_settings(name: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """A server named X sees `MEMENTO_HOME` and `MEMENTO_X_…`, and no other variable of ours (keys stay here)."""
+    prefix = f"MEMENTO_{name.upper().replace('-', '_')}_"
+    return {key: value for key, value in environ.items() if key == "MEMENTO_HOME" or key.startswith(prefix)}
+
+
+async def _list_tools(client: Client) -> list[Tool]:
+    tools: list[Tool] = []
+    page = await client.list_tools()
+    tools.extend(page.tools)
+    while page.next_cursor:
+        page = await client.list_tools(cursor=page.next_cursor)
+        tools.extend(page.tools)
+    return tools
+
+
+def _full_name(server: str, tool: str, taken: set[str]) -> str:
+    """`server__tool` within what providers allow; cut and told apart by a hash where it would not fit or clash."""
+    plain = f"{_NOT_IN_A_NAME.sub('-', server)}{_SEPARATOR}{_NOT_IN_A_NAME.sub('-', tool)}"
+    if len(plain) <= _MAX_NAME_CHARS and plain not in taken:
+        return plain
+    digest = hashlib.sha256(f"{server}\0{tool}".encode()).hexdigest()[:8]
+    return f"{plain[: _MAX_NAME_CHARS - 9]}_{digest}"
+
+
+def _no_such_tool(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(known)}."
+    return f"There is no tool named {name!r}.{hint}"
+
+
+def _parse_arguments(arguments: str | dict[str, Any]) -> dict[str, Any] | ToolOutcome:
+    if isinstance(arguments, dict):
+        return arguments
+    try:
+        parsed = json.loads(arguments or "{}")
+    except json.JSONDecodeError as exc:
+        text = f"The arguments are not valid JSON ({exc.msg} at character {exc.pos}). Send one JSON object."
+        return ToolOutcome(text, is_error=True)
+    if not isinstance(parsed, dict):
+        return ToolOutcome("The arguments must be one JSON object.", is_error=True)
+    return cast(dict[str, Any], parsed)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = cast(BaseExceptionGroup[BaseException], error).exceptions[0]
+    return error
