@@ -1,0 +1,238 @@
+"""Searching the operator's folders: bring the index up to date, then ask it.
+
+Owns the order of work (what is read where, for how long) and which files were left out and why. Small text is
+read in a thread; PDF and office files in worker processes, which can be killed.
+"""
+
+import importlib.metadata
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio import to_thread
+
+from memento_kit.worker_process import WorkerCrashed, WorkerFailed, WorkerPool, WorkerTimedOut
+from memento_search.document_text import READ_SECTIONS, can_read_documents
+from memento_search.file_index import FileIndex, Hits, ReadFile, digest
+from memento_search.folder_scan import FoundFile, Scan, scan_folders
+from memento_search.passages import (
+    PARSED_ELSEWHERE,
+    Kind,
+    NotText,
+    Passage,
+    file_kind,
+    file_passages,
+    section_passages,
+)
+
+__all__ = ["FileSearch", "FileSearchResult", "Limits", "Progress"]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[int, int, str], Awaitable[None]]
+"""Called with files done, files to do, and what is going on."""
+
+_BATCH_SECONDS = 0.25
+"""How long one hop into a thread reads and writes: short enough to report progress and to share the index."""
+_BATCH_BYTES = 8_000_000
+
+_NEEDS_DOCUMENTS = "needs the memento-documents package, which is not installed beside this server"
+
+
+@dataclass(frozen=True)
+class Limits:
+    max_files: int
+    max_file_bytes: int
+    include_hidden: bool
+    index_seconds: float
+    document_seconds: float
+    document_memory_bytes: int
+    document_processes: int
+
+
+@dataclass(frozen=True)
+class FileSearchResult:
+    hits: Hits
+    indexed_files: int
+    left_out: dict[Path, str]
+    pending_files: int
+    """Files that the time limit did not let in; the next call goes on with them."""
+
+
+class FileSearch:
+    """One index for the life of the server. Several calls at once share the work of bringing it up to date."""
+
+    def __init__(self, index: FileIndex, limits: Limits) -> None:
+        self._index = index
+        self._limits = limits
+        self._refreshing = anyio.Lock()
+        self._workers = WorkerPool(
+            READ_SECTIONS,
+            size=limits.document_processes,
+            timeout_seconds=limits.document_seconds,
+            max_memory_bytes=limits.document_memory_bytes,
+        )
+
+    async def __aenter__(self) -> "FileSearch":
+        return self
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._workers.__aexit__(*exc_info)
+
+    async def search(
+        self,
+        question: str,
+        *,
+        roots: Sequence[Path],
+        kinds: Sequence[Kind],
+        limit: int,
+        offset: int,
+        progress: Progress,
+    ) -> FileSearchResult:
+        """Index what is new or changed under `roots`, then search it.
+
+        Raises:
+            sqlite3.OperationalError: the index cannot be written or read.
+        """
+        scan, pending = await self._refresh(roots, progress)
+        hits = await to_thread.run_sync(
+            lambda: self._index.search(question, roots=roots, kinds=kinds, limit=limit, offset=offset)
+        )
+        count = await to_thread.run_sync(self._index.count, roots, kinds)
+        problems = await to_thread.run_sync(self._index.problems, roots)
+        left_out = {
+            path: why for path, why in {**scan.left_out, **problems}.items() if not kinds or file_kind(path) in kinds
+        }
+        return FileSearchResult(hits, count, left_out, pending)
+
+    async def _refresh(self, roots: Sequence[Path], progress: Progress) -> tuple[Scan, int]:
+        """Return what is there, and how many files there was no time to read."""
+        limits = self._limits
+        deadline = time.monotonic() + limits.index_seconds
+        async with self._refreshing:
+            scan = await to_thread.run_sync(
+                lambda: scan_folders(
+                    roots,
+                    max_files=limits.max_files,
+                    max_file_bytes=limits.max_file_bytes,
+                    include_hidden=limits.include_hidden,
+                )
+            )
+            reader = _documents_reader()
+            if reader is None:
+                for path in [path for path in scan.files if path.suffix.lower() in PARSED_ELSEWHERE]:
+                    del scan.files[path]
+                    scan.left_out[path] = _NEEDS_DOCUMENTS
+            outdated = await to_thread.run_sync(lambda: self._index.outdated(scan, roots, reader=reader))
+            texts = [path for path in outdated if path.suffix.lower() not in PARSED_ELSEWHERE]
+            documents = [path for path in outdated if path.suffix.lower() in PARSED_ELSEWHERE]
+            done = 0
+            while done < len(texts) and time.monotonic() < deadline:
+                await progress(done, len(outdated), "reading text files")
+                done += await to_thread.run_sync(self._index_texts, texts[done:], outdated, scan)
+            waiting = documents[::-1]
+
+            async def read_documents() -> None:
+                while waiting and time.monotonic() < deadline:
+                    path = waiting.pop()
+                    await progress(done + len(documents) - len(waiting) - 1, len(outdated), f"reading {path.name}")
+                    await self._index_document(path, outdated[path], reader, scan)
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(min(limits.document_processes, len(documents))):
+                    tasks.start_soon(read_documents)
+        return scan, len(texts) - done + len(waiting)
+
+    def _index_texts(self, paths: Sequence[Path], outdated: dict[Path, str | None], scan: Scan) -> int:
+        """Read and store files for a quarter of a second; return how many that were, at least one."""
+        until = time.monotonic() + _BATCH_SECONDS
+        read: list[ReadFile] = []
+        lost: list[Path] = []
+        size_bytes = 0
+        for path in paths:
+            if (read or lost) and (time.monotonic() > until or size_bytes > _BATCH_BYTES):
+                break
+            content = _content(path, scan, lost)
+            if content is not None:
+                size_bytes += len(content.data)
+                read.append(_read_text_file(path, content, outdated[path]))
+        self._index.store(read, lost=lost)
+        return len(read) + len(lost)
+
+    async def _index_document(self, path: Path, known_sha256: str | None, reader: str | None, scan: Scan) -> None:
+        lost: list[Path] = []
+        content = await to_thread.run_sync(_content, path, scan, lost)
+        if content is None:
+            await to_thread.run_sync(lambda: self._index.store([], lost=lost))
+            return
+        file = ReadFile(path, content.found, content.read_at_ns, digest(content.data), reader=reader)
+        if file.sha256 == known_sha256:
+            file = replace(file, unchanged=True)
+        else:
+            try:
+                sections = await self._workers.call({"path": str(path)})
+                passages = await to_thread.run_sync(_document_passages, sections)
+                file = replace(file, passages=passages, problem=None if passages else "holds no text")
+            except WorkerFailed as exc:
+                file = replace(
+                    file, problem=f"cannot be read: {exc}" if exc.kind == "Unreadable" else "cannot be parsed"
+                )
+                if exc.kind != "Unreadable":
+                    logger.warning("reading %s failed with %s: %s", path, exc.kind, exc)
+            except WorkerTimedOut:
+                file = replace(file, problem=f"took longer than {self._limits.document_seconds:g} seconds to read")
+            except WorkerCrashed as exc:
+                file = replace(file, problem=f"could not be read: {exc}")
+        await to_thread.run_sync(lambda: self._index.store([file]))
+
+
+@dataclass(frozen=True)
+class _Content:
+    data: bytes
+    found: FoundFile
+    read_at_ns: int
+
+
+def _content(path: Path, scan: Scan, lost: list[Path]) -> _Content | None:
+    """Read a file with the size and time it has while open; note it as `lost` when that cannot be done."""
+    read_at_ns = time.time_ns()
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read()
+    except OSError as exc:
+        lost.append(path)
+        if not isinstance(exc, FileNotFoundError):
+            scan.left_out[path] = f"cannot be opened ({exc.strerror})"
+        return None
+    return _Content(data, FoundFile(file_kind(path), status.st_size, status.st_mtime_ns), read_at_ns)
+
+
+def _read_text_file(path: Path, content: _Content, known_sha256: str | None) -> ReadFile:
+    file = ReadFile(path, content.found, content.read_at_ns, digest(content.data))
+    if file.sha256 == known_sha256:
+        return replace(file, unchanged=True)
+    try:
+        return replace(file, passages=file_passages(content.data, content.found.kind))
+    except NotText as exc:
+        return replace(file, problem=str(exc), reader=_documents_reader())
+
+
+def _document_passages(sections: list[dict[str, Any]]) -> list[Passage]:
+    return [
+        passage
+        for section in sections
+        for passage in section_passages(section["text"], page=section["page"], sheet=section["sheet"])
+    ]
+
+
+def _documents_reader() -> str | None:
+    """The reader of PDF and office files by name and version, or `None` when there is none."""
+    if not can_read_documents():
+        return None
+    return f"memento-documents {importlib.metadata.version('memento-documents')}"

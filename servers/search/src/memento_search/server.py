@@ -1,0 +1,257 @@
+"""MCP server: find passages in the operator's folders.
+
+The tool layer is thin: argument rules live in the annotations, the work in `file_search.py`, and what is left
+here is what a model may ask and what it reads back.
+"""
+
+import sqlite3
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, ToolAnnotations
+from pydantic import BaseModel, Field
+from pydantic_settings import SettingsConfigDict
+
+from memento_kit import (
+    AllowedPaths,
+    PathList,
+    PathNotAllowed,
+    Server,
+    ServerSettings,
+    memento_home,
+    serve,
+    untrusted_result,
+)
+from memento_search.file_index import FileIndex, Hit
+from memento_search.file_search import FileSearch, FileSearchResult, Limits
+from memento_search.passages import Kind
+
+__all__ = ["Settings", "build_server", "main"]
+
+_SHOWN_EXAMPLES = 5
+"""How many files are named for each reason of leaving files out."""
+
+
+class Settings(ServerSettings):
+    """Everything the environment can change. Each field is one row of the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix="MEMENTO_SEARCH_")
+
+    folders: PathList = (Path(),)
+    """Folders and single files that may be searched, joined by `:` (`;` on Windows)."""
+    index_folder: Path | None = None
+    """Where the index is kept; default `search` inside `MEMENTO_HOME`."""
+    include_hidden: bool = False
+    """Also read files and folders whose name starts with a dot."""
+    max_files: int = Field(default=100_000, gt=0)
+    """Index at most this many files in one folder."""
+    max_file_bytes: int = Field(default=30_000_000, gt=0)
+    """Leave out larger files."""
+    index_seconds: float = Field(default=40.0, gt=0)
+    """One call spends at most this long on new and changed files; the next call goes on."""
+    document_seconds: float = Field(default=60.0, gt=0)
+    """A PDF or office file that takes longer to read is left out."""
+    document_memory_bytes: int = Field(default=1_500_000_000, gt=0)
+    """Memory of a process that reads a PDF or office file."""
+    document_processes: int = Field(default=2, ge=1)
+    """How many such files are read at once."""
+
+
+class FoundPassage(BaseModel):
+    path: str = Field(description="Absolute path; give it to the documents server's read_document as it is")
+    snippet: str = Field(description="The part of the passage that matches best")
+    heading: str | None = Field(default=None, description="The headings the passage stands under")
+    first_line: int | None = Field(default=None, description="First line of the passage in the file, from 1")
+    last_line: int | None = None
+    page: int | None = Field(default=None, description="Page of a PDF, from 1")
+    sheet: str | None = Field(default=None, description="Sheet of a workbook")
+
+
+class LeftOut(BaseModel):
+    why: str
+    files: int
+    examples: list[str] = Field(description=f"Up to {_SHOWN_EXAMPLES} of the files")
+
+
+class SearchFilesResult(BaseModel):
+    query: str
+    hits: list[FoundPassage] = Field(description="Best first; empty means no word of the query was found")
+    total: int = Field(description="How many passages hold at least one word of the query")
+    next_offset: int | None = Field(default=None, description="Pass as `offset` for more hits; absent at the end")
+    indexed_files: int = Field(description="How many files were searched")
+    skipped: list[LeftOut] = Field(description="Files in these folders that were not searched, by reason")
+    pending_files: int = Field(default=0, description="Files not read yet for lack of time: ask again to include them")
+
+
+@dataclass(frozen=True)
+class AppContext:
+    """What lives exactly as long as the server."""
+
+    files: FileSearch
+
+
+def build_server(settings: Settings) -> Server[AppContext]:
+    """Wire the server up; nothing is opened before it starts."""
+    index_folder = settings.index_folder or memento_home() / "search"
+    allowed = AllowedPaths(settings.folders)
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[AppContext]:
+        async with FileSearch(FileIndex(index_folder), _limits(settings)) as files:
+            yield AppContext(files)
+
+    mcp = Server(
+        "search",
+        instructions=(
+            "search_files finds passages in the user's folders. Read more around a hit with the documents server: "
+            "read_document(source=<path of the hit>)."
+        ),
+        lifespan=lifespan,
+    )
+
+    @mcp.tool(
+        title="Search files",
+        annotations=ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False),
+    )
+    async def search_files(
+        ctx: Context[AppContext],
+        query: Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=1000,
+                description='A plain question or a few words. Words in "double quotes" must occur exactly so.',
+            ),
+        ],
+        folder: Annotated[
+            str | None, Field(description="Search only inside this folder or file (default: all allowed folders)")
+        ] = None,
+        limit: Annotated[int, Field(ge=1, le=50, description="How many passages to return")] = 8,
+        offset: Annotated[int, Field(ge=0, le=10_000, description="Skip this many of the best passages")] = 0,
+        kinds: Annotated[
+            list[Kind] | None, Field(description="Only files of these kinds; `table` is CSV and spreadsheets")
+        ] = None,
+    ) -> Annotated[CallToolResult, SearchFilesResult]:
+        """Find passages in the allowed folders: text, Markdown, code, CSV, HTML, PDF and office files.
+
+        Full-text search, best match first, each hit with its path and lines, page or sheet. New, changed and deleted
+        files are noticed at every call. Prefer rare, telling words. Read more of a file with read_document.
+        """
+        try:
+            roots = [allowed.resolve(folder)] if folder else [_root(allowed, root) for root in allowed.roots]
+        except PathNotAllowed as exc:
+            raise ToolError(str(exc)) from exc
+        try:
+            found = await ctx.request_context.lifespan_context.files.search(
+                query, roots=roots, kinds=kinds or [], limit=limit, offset=offset, progress=ctx.report_progress
+            )
+        except sqlite3.OperationalError as exc:
+            raise ToolError(
+                f"The search index in {index_folder} cannot be used ({exc}). The operator can set "
+                "MEMENTO_SEARCH_INDEX_FOLDER to a writable folder with free space."
+            ) from exc
+        result = _result(query, offset, found)
+        shown = [_shown(number, hit) for number, hit in enumerate(result.hits, offset + 1)]
+        text = "\n\n".join(shown) or "(no passage)"
+        return untrusted_result(result, text=text, source="files", note=_note(result, offset))
+
+    return mcp
+
+
+def main() -> None:
+    serve("memento-search", lambda: build_server(Settings()))
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_files=settings.max_files,
+        max_file_bytes=settings.max_file_bytes,
+        include_hidden=settings.include_hidden,
+        index_seconds=settings.index_seconds,
+        document_seconds=settings.document_seconds,
+        document_memory_bytes=settings.document_memory_bytes,
+        document_processes=settings.document_processes,
+    )
+
+
+def _root(allowed: AllowedPaths, root: Path) -> Path:
+    try:
+        return allowed.resolve(root)
+    except PathNotAllowed as exc:
+        raise PathNotAllowed(
+            f"The folder {str(root)!r} in MEMENTO_SEARCH_FOLDERS is not there; the operator has to correct the setting."
+        ) from exc
+
+
+def _result(query: str, offset: int, found: FileSearchResult) -> SearchFilesResult:
+    hits = [_found_passage(hit) for hit in found.hits.hits]
+    after = offset + len(hits)
+    return SearchFilesResult(
+        query=query,
+        hits=hits,
+        total=found.hits.total,
+        next_offset=after if hits and after < found.hits.total else None,
+        indexed_files=found.indexed_files,
+        skipped=_by_reason(found.left_out),
+        pending_files=found.pending_files,
+    )
+
+
+def _found_passage(hit: Hit) -> FoundPassage:
+    passage = hit.passage
+    return FoundPassage(
+        path=hit.path,
+        snippet=hit.snippet,
+        heading=passage.heading or None,
+        first_line=passage.first_line,
+        last_line=passage.last_line,
+        page=passage.page,
+        sheet=passage.sheet,
+    )
+
+
+def _by_reason(left_out: Mapping[Path, str]) -> list[LeftOut]:
+    reasons: dict[str, list[str]] = {}
+    for path, why in sorted(left_out.items()):
+        reasons.setdefault(why, []).append(str(path))
+    return [
+        LeftOut(why=why, files=len(paths), examples=paths[:_SHOWN_EXAMPLES]) for why, paths in sorted(reasons.items())
+    ]
+
+
+def _shown(number: int, hit: FoundPassage) -> str:
+    place = (
+        f"page {hit.page}"
+        if hit.page is not None
+        else f"sheet {hit.sheet}"
+        if hit.sheet is not None
+        else f"lines {hit.first_line}-{hit.last_line}"
+    )
+    heading = f"\n[{hit.heading}]" if hit.heading else ""
+    return f"{number}. {hit.path} ({place}){heading}\n{hit.snippet}"
+
+
+def _note(result: SearchFilesResult, offset: int) -> str:
+    """Our own words about the result. File names stay out: they are text from outside too."""
+    if result.hits:
+        found = f"Passages {offset + 1}-{offset + len(result.hits)} of {result.total}"
+    elif result.total:
+        found = f"No passage from offset {offset} on; there are {result.total}"
+    else:
+        found = "Nothing found: try other or fewer words"
+    parts = [f"{found}; {result.indexed_files} files searched."]
+    if result.next_offset is not None:
+        parts.append(f"More with offset={result.next_offset}.")
+    if result.pending_files:
+        parts.append(f"{result.pending_files} files are not read yet: ask again to include them.")
+    parts += [f"Not searched: {left.files} ({left.why})." for left in result.skipped]
+    return " ".join(parts)
+
+
+if __name__ == "__main__":
+    main()
