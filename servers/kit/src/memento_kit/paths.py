@@ -1,7 +1,8 @@
 """Which files a server may touch, and where Memento keeps its own.
 
 Owns the check that a path named by a model lies inside what the operator allowed, and `MEMENTO_HOME`.
-It opens nothing: a caller opens what `AllowedPaths.resolve` returns.
+It opens nothing: a caller opens what `AllowedPaths.resolve` returns, at once. Whoever can swap a folder for a
+link between the check and the opening has write access to an allowed folder already; this does not stop them.
 """
 
 import os
@@ -9,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-import platformdirs
 from pydantic import BeforeValidator
 from pydantic_settings import NoDecode
 
@@ -33,7 +33,11 @@ PathList = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split_paths)]
 def memento_home() -> Path:
     """The folder of all user data: `MEMENTO_HOME`, else the platform's user data folder. Not created here."""
     set_by_user = os.environ.get("MEMENTO_HOME")
-    return Path(set_by_user).expanduser() if set_by_user else platformdirs.user_data_path("memento", appauthor=False)
+    if set_by_user:
+        return Path(set_by_user).expanduser().absolute()
+    import platformdirs  # only here: most servers never ask
+
+    return platformdirs.user_data_path("memento", appauthor=False)
 
 
 class AllowedPaths:
@@ -53,8 +57,14 @@ class AllowedPaths:
         Raises:
             PathNotAllowed: it is not inside an allowed folder, or there is nothing there.
         """
-        if "\x00" in str(path):
-            raise PathNotAllowed("The path contains a NUL character. Give a plain file path.")
+        try:
+            return self._resolve(path)
+        # ValueError: a NUL or half a surrogate pair; OSError: a name too long, a loop of links, a folder that
+        # may not be entered; RuntimeError: `~nobody`. All of them are paths that lead nowhere.
+        except (OSError, ValueError, RuntimeError) as exc:
+            raise PathNotAllowed(f"{str(path)!r} is not a usable path. {self.describe()}") from exc
+
+    def _resolve(self, path: str | Path) -> Path:
         wanted = Path(path).expanduser()
         candidates = (
             [wanted] if wanted.is_absolute() else [*(root / wanted for root in self.roots), *self._named(wanted)]

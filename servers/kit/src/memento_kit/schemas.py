@@ -1,51 +1,59 @@
 """JSON schemas as a model should read them: pydantic's, without what costs tokens and says nothing.
 
-Owns the trimming of schemas that pydantic made. It does not validate: the model behind the schema
-still does, and still accepts `null` for an optional argument.
+Owns the trimming of schemas that pydantic made. It validates nothing: the model behind the schema does.
 """
 
 from typing import Any, cast
 
-__all__ = ["slim_schema"]
+__all__ = ["slim_input_schema", "slim_schema"]
 
-_NAME_TO_SCHEMA = frozenset({"properties", "$defs", "definitions", "patternProperties"})
+_NAME_TO_SCHEMA = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
 """Keywords whose value maps *names* to schemas, so a key "title" in there is a property, not a label."""
+
+_DATA = frozenset({"default", "const", "enum", "examples", "example", "required", "dependentRequired", "discriminator"})
+"""Keywords whose value is data or names, not schemas."""
 
 
 def slim_schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of `schema` without pydantic's generated titles and without unions with null.
+    """Return a copy of `schema` without pydantic's generated titles. It accepts exactly what `schema` accepts."""
+    return _slim(schema, drop_null=False)
 
-    An optional argument is one that is absent from `required`; `anyOf: [X, null]` with `default: null`
-    says the same in six times the tokens (guides/mcp.md §1.10).
+
+def slim_input_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a tool's arguments as short as it can be while it says the same.
+
+    An optional argument is one that is absent from `required`: `anyOf: [X, null]` with `default: null` says that
+    again in six times the tokens (guides/mcp.md §1.10), so its null goes. The tool still accepts null. A null that
+    means something (the default is another value, or there is none) stays. Arguments the tool does not have are
+    refused, and the schema says so.
     """
+    return {**_slim(schema, drop_null=True), "additionalProperties": False}
+
+
+def _slim(schema: dict[str, Any], *, drop_null: bool) -> dict[str, Any]:
+    def any_value(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _slim(cast(dict[str, Any], value), drop_null=drop_null)
+        if isinstance(value, list):
+            return [any_value(item) for item in cast(list[Any], value)]
+        return value
+
     slim: dict[str, Any] = {}
     for key, value in schema.items():
         if key == "title":
             continue
         if key in _NAME_TO_SCHEMA and isinstance(value, dict):
-            named = cast(dict[str, Any], value)
-            slim[key] = {name: _slim_any(inner) for name, inner in named.items()}
-        elif key in {"default", "const", "enum", "examples"}:
-            slim[key] = value  # data, not schema
+            slim[key] = {name: any_value(inner) for name, inner in cast(dict[str, Any], value).items()}
         else:
-            slim[key] = _slim_any(value)
-    return _without_null(slim)
+            slim[key] = value if key in _DATA else any_value(value)
+    return _without_default_null(slim) if drop_null else slim
 
 
-def _slim_any(value: Any) -> Any:
-    if isinstance(value, dict):
-        return slim_schema(cast(dict[str, Any], value))
-    if isinstance(value, list):
-        return [_slim_any(item) for item in cast(list[Any], value)]
-    return value
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    branches = schema.get("anyOf")
-    if not isinstance(branches, list) or {"type": "null"} not in branches:
+def _without_default_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """Drop `null` from a union whose default it is."""
+    branches: list[dict[str, Any]] = schema.get("anyOf", [])
+    if {"type": "null"} not in branches or schema.get("default", "none given") is not None:
         return schema
-    kept = [branch for branch in cast(list[dict[str, Any]], branches) if branch != {"type": "null"}]
-    rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    if rest.get("default", "") is None:
-        del rest["default"]
+    kept = [branch for branch in branches if branch != {"type": "null"}]
+    rest = {key: value for key, value in schema.items() if key not in {"anyOf", "default"}}
     return {**kept[0], **rest} if len(kept) == 1 else {"anyOf": kept, **rest}

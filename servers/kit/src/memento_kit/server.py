@@ -6,19 +6,25 @@ It does not start anything: `serving.serve` does.
 """
 
 import inspect
+import logging
+import time
 from typing import Any, TypeVar
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, GetPromptResult, InputRequiredResult
 from mcp.types import Tool as MCPTool
 from pydantic import ValidationError
 
-from memento_kit.schemas import slim_schema
+from memento_kit.schemas import slim_input_schema, slim_schema
+from memento_kit.stdio import exit_on_signals, stoppable_stdin
 
 __all__ = ["Server"]
+
+logger = logging.getLogger(__name__)
 
 _INVALID_PARAMS = -32602
 _MAX_SHOWN_CHARS = 80
@@ -29,13 +35,27 @@ LifespanT = TypeVar("LifespanT")
 class Server(MCPServer[LifespanT]):
     """An `MCPServer` whose errors and schemas are written for the reader on the other side."""
 
+    async def run_stdio_async(self) -> None:
+        """Serve over stdin and stdout until the client leaves, or on SIGTERM or SIGINT.
+
+        Raises:
+            BaseExceptionGroup: the server could not start, or the client stopped reading (`BrokenPipeError`).
+        """
+        with stoppable_stdin() as stop, exit_on_signals(stop):
+            async with stdio_server() as (read_stream, write_stream):
+                server = self._lowlevel_server
+                try:
+                    await server.run(read_stream, write_stream, server.create_initialization_options())
+                finally:
+                    stop()
+
     async def list_tools(self) -> list[MCPTool]:
         """List the tools, in the order they were added, with slim schemas and dedented descriptions."""
         return [
             tool.model_copy(
                 update={
                     "description": inspect.cleandoc(tool.description or ""),
-                    "input_schema": slim_schema(tool.input_schema),
+                    "input_schema": slim_input_schema(tool.input_schema),
                     "output_schema": None if tool.output_schema is None else slim_schema(tool.output_schema),
                 }
             )
@@ -45,25 +65,53 @@ class Server(MCPServer[LifespanT]):
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[LifespanT, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
-        """Call a tool.
+        """Call a tool; log one line with its name, outcome and duration, never its arguments.
 
         Raises:
             MCPError: -32602, there is no such tool (MCP specification, server/tools, error handling).
             ToolError: the arguments are wrong, or the tool said why it could not do it.
             UnexpectedToolError: the tool crashed; its own text stays in the log.
         """
+        started = time.monotonic()
+        outcome = "was cancelled"
+        try:
+            self._check_names(name, arguments)
+            result = await self._call(name, arguments, context)
+            outcome = "said it failed" if isinstance(result, CallToolResult) and result.is_error else "succeeded"
+            return result
+        except UnexpectedToolError:
+            outcome = "crashed"
+            raise
+        except (ToolError, MCPError):
+            outcome = "said it failed"
+            raise
+        finally:
+            logger.info("tool %s %s after %.0f ms", _shown(name), outcome, (time.monotonic() - started) * 1000)
+
+    def _check_names(self, name: str, arguments: dict[str, Any]) -> None:
+        """Refuse what pydantic would let pass: an unknown tool, and an argument that no tool has heard of."""
+        tools = {tool.name: tool for tool in self._tool_manager.list_tools()}
+        if name not in tools:
+            text = f"Unknown tool: {_shown(name)}. This server has: {', '.join(tools)}."
+            raise MCPError(_INVALID_PARAMS, text)
+        known = list(tools[name].parameters.get("properties", {}))
+        unknown = [_shown(argument) for argument in arguments if argument not in known]
+        if unknown:
+            takes = f"It takes: {', '.join(known)}." if known else "It takes none."
+            raise ToolError(f"Invalid arguments for {name}: there is no argument {', '.join(unknown)}. {takes}")
+
+    async def _call(
+        self, name: str, arguments: dict[str, Any], context: Context[LifespanT, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
         try:
             return await super().call_tool(name, arguments, context)
         except UnexpectedToolError:
             raise
         except ToolError as exc:
+            # Only the arguments: a ValidationError inside the tool is a crash, and one that the tool
+            # itself turned into a ToolError is the cause of that ToolError, not of this one.
             if isinstance(exc.__cause__, ValidationError):
                 raise ToolError(_argument_errors(name, exc.__cause__)) from exc.__cause__
-            if exc.__cause__ is None:  # the SDK's "Unknown tool" is the only one that wraps nothing
-                names = [tool.name for tool in await super().list_tools()]
-                if name not in names:
-                    text = f"Unknown tool: {name!r}. This server has: {', '.join(names)}."
-                    raise MCPError(_INVALID_PARAMS, text) from exc
             raise
 
     async def get_prompt(

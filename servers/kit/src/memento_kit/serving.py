@@ -16,24 +16,22 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import anyio
-from mcp.server import MCPServer
-from pydantic import ValidationError
 
-__all__ = ["StartupError", "serve"]
+from memento_kit.server import Server
+from memento_kit.settings import StartupError
+from memento_kit.stdio import exit_on_signals
 
-logger = logging.getLogger(__name__)
+__all__ = ["BearerToken", "add_transport_options", "serve"]
 
 TOKEN_VARIABLE = "MEMENTO_TOKEN"
 _USAGE_ERROR = 2
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 _MIN_TOKEN_CHARS = 16
-
-
-class StartupError(Exception):
-    """The operator must change something before this server can start. Shown as one line, without a traceback."""
+_GRACE_SECONDS = 3
+"""How long a stopping HTTP server waits for the answers that are on their way."""
 
 
 @dataclass(frozen=True)
@@ -45,17 +43,19 @@ class _Endpoint:
     allowed_hosts: tuple[str, ...]
 
 
-def serve(distribution: str, build: Callable[[], MCPServer[Any]], argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, build the server and run it until its client leaves.
+def serve(distribution: str, build: Callable[[], Server[Any]], argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, build the server and run it until its client leaves or the process is told to stop.
+
+    Returns, so that the process ends with exit code 0, when stdin is closed, when the client stops reading,
+    and on SIGTERM or SIGINT (a second one kills at once).
 
     Args:
         distribution: the installed package's name, also the name of the command.
-        build: makes the server; called once, after logging is set up. It may raise `StartupError`, or
-            pydantic's `ValidationError` from the settings.
+        build: makes the server; called once, after logging is set up. It may raise `StartupError`, as settings do.
         argv: the arguments; default `sys.argv[1:]`.
 
     Raises:
-        SystemExit: code 2 when the operator must change something, with one line on stderr.
+        SystemExit: code 2 when the operator must change something, with one line on stderr; 0 on a signal.
     """
     options = _parser(distribution).parse_args(argv)
     # Before the SDK does: it would install rich's handler. stdout belongs to the protocol.
@@ -67,25 +67,38 @@ def serve(distribution: str, build: Callable[[], MCPServer[Any]], argv: Sequence
     )
     try:
         endpoint = _endpoint(options)
-        server = build()
-    except (StartupError, ValidationError) as exc:
-        _exit_with(distribution, str(exc) if isinstance(exc, StartupError) else _settings_problem(exc))
-    try:
-        anyio.run(_run, server, endpoint)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+        with exit_on_signals(_leave):
+            anyio.run(_run, build(), endpoint)
     except StartupError as exc:
         _exit_with(distribution, str(exc))
     except BaseExceptionGroup as group:
-        startup, rest = group.split(StartupError)
-        if startup is None or rest is not None:
+        if (startup := _only(StartupError, group)) is not None:
+            _exit_with(distribution, str(startup))
+        if _only(SystemExit, group) is not None:  # `_leave`, raised inside somebody's task group
+            raise SystemExit(0) from None
+        if _only((BrokenPipeError, ConnectionResetError), group) is None:
             raise
-        _exit_with(distribution, str(_first(startup)))
+        # The client stopped reading before it closed our stdin: it has left, and nobody is there to be told.
+        _forget_stdout()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner  # pyright: ignore[reportUnknownArgumentType]
+def _leave() -> NoReturn:
+    raise SystemExit(0)
+
+
+def _only(kind: type[BaseException] | tuple[type[BaseException], ...], group: BaseException) -> BaseException | None:
+    """The first exception of `kind` in `group`, or None when anything else is in there too."""
+    if not isinstance(group, BaseExceptionGroup):
+        return group if isinstance(group, kind) else None
+    found = [_only(kind, inner) for inner in cast(BaseExceptionGroup[BaseException], group).exceptions]
+    return found[0] if all(found) else None
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter from flushing into a closed pipe at exit, which would turn exit code 0 into 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def _exit_with(distribution: str, problem: str) -> NoReturn:
@@ -137,8 +150,12 @@ def add_transport_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _endpoint(options: argparse.Namespace) -> _Endpoint:
+    if options.transport == "stdio":  # a pipe needs no token: whoever holds it started this process
+        return _Endpoint("stdio", options.host, options.port, None, ())
+    if not 0 <= options.port <= 65535:
+        raise StartupError(f"--port {options.port} is not a port: choose one from 1 to 65535, or 0 for any free one")
     token = _token(options.token_file)
-    if options.transport != "stdio" and not _is_loopback(options.host) and token is None:
+    if not _is_loopback(options.host) and token is None:
         raise StartupError(
             f"--host {options.host} is reachable from other machines, so a bearer token is needed: "
             f"pass --token-file FILE or set {TOKEN_VARIABLE} (or listen on 127.0.0.1)"
@@ -175,57 +192,48 @@ def _is_loopback(host: str) -> bool:
         return False  # a name: it may resolve to anything
 
 
-def _settings_problem(error: ValidationError) -> str:
-    """Name each setting by its environment variable, so that the operator knows what to change."""
-    from pydantic_settings import BaseSettings
-
-    prefix = ""
-    for settings in _subclasses(BaseSettings):
-        if settings.__name__ == error.title:
-            prefix = str(settings.model_config.get("env_prefix", ""))
-    problems: list[str] = []
-    for problem in error.errors(include_url=False, include_context=False):
-        name = prefix + "_".join(str(part) for part in problem["loc"][:1]).upper()
-        problems.append(f"{name}: {problem['msg']} (got {problem['input']!r})")
-    return "wrong setting: " + "; ".join(problems)
-
-
-def _subclasses(cls: type[Any]) -> list[type[Any]]:
-    direct = cls.__subclasses__()
-    return direct + [deeper for sub in direct for deeper in _subclasses(sub)]
-
-
-async def _run(server: MCPServer[Any], endpoint: _Endpoint) -> None:
+async def _run(server: Server[Any], endpoint: _Endpoint) -> None:
     if endpoint.transport == "stdio":
         await server.run_stdio_async()
         return
     import uvicorn
     from mcp.server.transport_security import TransportSecuritySettings
 
-    hosts = (
-        [_host_header(endpoint.host), *_LOOPBACK_NAMES]
-        if _is_loopback(endpoint.host)
-        else [_host_header(endpoint.host)]
-    )
-    accepted = [*dict.fromkeys([*hosts, *endpoint.allowed_hosts])]
+    # Loopback names are safe for every bound address: a rebinding page sends the attacker's name, not these.
+    accepted = dict.fromkeys([_host_header(endpoint.host), *_LOOPBACK_NAMES, *endpoint.allowed_hosts])
+    forms = [form for name in accepted for form in _with_any_port(name)]
     security = TransportSecuritySettings(
         enable_dns_rebinding_protection=True,
-        allowed_hosts=[form for name in accepted for form in _with_any_port(name)],
-        allowed_origins=[
-            f"{scheme}://{form}" for scheme in ("http", "https") for name in accepted for form in _with_any_port(name)
-        ],
+        allowed_hosts=forms,
+        allowed_origins=[f"{scheme}://{form}" for scheme in ("http", "https") for form in forms],
     )
     make_app = server.sse_app if endpoint.transport == "sse" else server.streamable_http_app
-    app: Any = make_app(host=endpoint.host, transport_security=security)
-    if endpoint.token is not None:
-        app = BearerToken(app, endpoint.token)
-    # log_config=None: uvicorn's own would write the access log to stdout.
-    config = uvicorn.Config(app, host=endpoint.host, port=endpoint.port, log_config=None, timeout_graceful_shutdown=3)
+    starlette = make_app(host=endpoint.host, transport_security=security)
+    app: Any = starlette if endpoint.token is None else BearerToken(starlette, endpoint.token)
     with _listen(endpoint.host, endpoint.port) as listener:
         path = "/sse" if endpoint.transport == "sse" else "/mcp"
         port = listener.getsockname()[1]
         sys.stderr.write(f"{server.name}: listening on http://{_host_header(endpoint.host)}:{port}{path}\n")
-        await uvicorn.Server(config).serve(sockets=[listener])
+        if _is_wildcard(endpoint.host) and not endpoint.allowed_hosts:
+            sys.stderr.write(
+                f"{server.name}: other machines will get 421: name this one as they do, with --allowed-host NAME\n"
+            )
+        # log_config=None: uvicorn's own would write the access log to stdout. Its lifespan is ours to run, so
+        # that a failing start raises here instead of being logged there.
+        config = uvicorn.Config(
+            app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False, lifespan="off"
+        )
+        async with starlette.router.lifespan_context(starlette):
+            # uvicorn handles the signals itself while it serves, and raises them again afterwards.
+            with exit_on_signals(lambda: None):
+                await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _is_wildcard(host: str) -> bool:
+    try:
+        return not host or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -254,14 +262,19 @@ class BearerToken:
 
     def __init__(self, app: Any, token: str) -> None:
         self._app = app
-        self._expected = f"Bearer {token}".encode("ascii")
+        self._expected = token.encode("ascii")
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http":
-            sent = dict(scope["headers"]).get(b"authorization", b"")
-            if not hmac.compare_digest(sent, self._expected):
-                headers = [(b"www-authenticate", b'Bearer realm="memento"'), (b"content-type", b"text/plain")]
-                await send({"type": "http.response.start", "status": 401, "headers": headers})
-                await send({"type": "http.response.body", "body": b"A valid bearer token is required.\n"})
-                return
-        await self._app(scope, receive, send)
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and self._is_allowed(scope["headers"])):
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            headers = [(b"www-authenticate", b'Bearer realm="memento"'), (b"content-type", b"text/plain")]
+            await send({"type": "http.response.start", "status": 401, "headers": headers})
+            await send({"type": "http.response.body", "body": b"A valid bearer token is required.\n"})
+        else:  # no server here speaks WebSocket; what cannot show a token is not let through
+            await send({"type": "websocket.close", "code": 1008})
+
+    def _is_allowed(self, headers: list[tuple[bytes, bytes]]) -> bool:
+        sent = [value for name, value in headers if name == b"authorization"]
+        scheme, _, token = (sent[0] if len(sent) == 1 else b"").partition(b" ")
+        return hmac.compare_digest(token.strip(), self._expected) and scheme.lower() == b"bearer"
