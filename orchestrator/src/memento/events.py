@@ -25,6 +25,7 @@ __all__ = [
     "Record",
     "RunEnded",
     "RunStarted",
+    "RunStatus",
     "ServerStateChanged",
     "SubtaskDone",
     "SubtaskStarted",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 Role = Literal["planner", "executor", "judge"]
+RunStatus = Literal["answered", "no_answer", "failed", "cancelled"]
 
 
 class _Event(BaseModel):
@@ -188,7 +190,7 @@ class OutcomeRecorded(_Event):
 
 class RunEnded(_Event):
     type: Literal["run_ended"] = "run_ended"
-    status: Literal["answered", "no_answer", "failed", "cancelled"]
+    status: RunStatus
     seconds: float
     model_calls: int
     tool_calls: int

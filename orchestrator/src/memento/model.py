@@ -22,8 +22,8 @@ __all__ = [
     "Message",
     "Model",
     "ModelError",
-    "ModelReplyBroken",
     "ModelRefused",
+    "ModelReplyBroken",
     "ModelUnavailable",
     "Reply",
     "ToolRequest",
@@ -83,6 +83,8 @@ class Model:
     reasoning_effort: str | None = None
     max_output_tokens: int | None = None
     seed: int | None = None
+    is_free: bool = False
+    """Costs nothing by construction: the built-in stand-in."""
     _limit_parameter: str = field(default="max_completion_tokens", init=False)
 
     async def complete(
@@ -168,7 +170,7 @@ class Model:
         )
 
     def _read(self, completion: ChatCompletion, seconds: float) -> Reply:
-        # Typed as a completion, but the SDK returns whatever came: a str for an HTML page, choices=None for {"error": …}.
+        # Typed as a completion, but the SDK returns what came: a str for an HTML page, choices=None for {"error": …}.
         choices: Any = getattr(completion, "choices", None)
         if not choices:
             raise ModelReplyBroken(
@@ -177,12 +179,10 @@ class Model:
             )
         choice = choices[0]
         message = cast(Message, choice.message.model_dump(exclude_none=True))
-        requests = [_tool_request(call, number) for number, call in enumerate(message.get("tool_calls") or [])]
-        requests = [request for request in requests if request is not None]
+        read = [(_tool_request(call, number), call) for number, call in enumerate(message.get("tool_calls") or [])]
+        requests = [(request, call) for request, call in read if request is not None]
         if requests:
-            message["tool_calls"] = [
-                _as_sent(request, call) for request, call in zip(requests, message["tool_calls"], strict=True)
-            ]
+            message["tool_calls"] = [_as_sent(request, call) for request, call in requests]
         else:
             message.pop("tool_calls", None)
             message.setdefault("content", "")
@@ -190,7 +190,7 @@ class Model:
         return Reply(
             message=message,
             text=content if isinstance(content, str) else _text_of_parts(content),
-            tool_requests=requests,
+            tool_requests=[request for request, _ in requests],
             finish_reason=choice.finish_reason,
             usage=self._usage(completion),
             seconds=seconds,
@@ -207,7 +207,8 @@ class Model:
             output_tokens=told.completion_tokens,
             cached_tokens=(details.cached_tokens if details else None) or 0,
         )
-        return usage.model_copy(update={"cost_usd": price_usd(self.name, str(self.client.base_url), usage)})
+        cost = 0.0 if self.is_free else price_usd(self.name, str(self.client.base_url), usage)
+        return usage.model_copy(update={"cost_usd": cost})
 
 
 def _tool_request(call: dict[str, Any], number: int) -> ToolRequest | None:

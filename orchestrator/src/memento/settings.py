@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Literal
 
-from memento_kit import memento_home
 from pydantic import AliasChoices, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from memento_kit import memento_home
 
 __all__ = ["Settings"]
 

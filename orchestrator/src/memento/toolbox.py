@@ -37,7 +37,16 @@ from openai.types.chat import ChatCompletionFunctionToolParam
 from memento.events import ServerStateChanged
 from memento.server_list import ServerEntry
 
-__all__ = ["ServerUnavailable", "ToolBox", "ToolLimits", "ToolOutcome", "ToolSpec", "open_toolbox"]
+__all__ = [
+    "ServerUnavailable",
+    "ToolBox",
+    "ToolLimits",
+    "ToolOutcome",
+    "ToolSpec",
+    "open_toolbox",
+    "parse_arguments",
+    "result_text",
+]
 
 _CONNECTION_CLOSED = -32000
 _REQUEST_TIMEOUT = -32001
@@ -190,16 +199,11 @@ class ToolBox:
 
     # --- calling -----------------------------------------------------------------------------------------
 
-    async def call(self, name: str, arguments: str | dict[str, Any]) -> ToolOutcome:
-        """Call a tool by the name a model was offered. Whatever went wrong comes back in words for the model."""
-        spec = next((spec for spec in self.specs() if spec.name == name), None)
-        if spec is None:
-            return ToolOutcome(_no_such_tool(name, [spec.name for spec in self.specs()]), is_error=True)
-        parsed = _parse_arguments(arguments)
-        if isinstance(parsed, ToolOutcome):
-            return parsed
+    async def call(self, spec: ToolSpec, arguments: dict[str, Any]) -> ToolOutcome:
+        """Call a tool that was offered. Whatever went wrong comes back in words for the model, never as a raise."""
+        name = spec.name
         try:
-            result = await self.call_server(spec.server, spec.tool, parsed, may_repeat=spec.may_repeat)
+            result = await self.call_server(spec.server, spec.tool, arguments, may_repeat=spec.may_repeat)
         except ServerUnavailable as exc:
             return ToolOutcome(str(exc), is_error=True)
         except MCPError as exc:
@@ -209,6 +213,13 @@ class ToolBox:
                 return ToolOutcome(text, is_error=True)
             return ToolOutcome(f"{name} could not be called: {exc}", is_error=True)
         return ToolOutcome(result_text(result), is_error=result.is_error, structured=result.structured_content)
+
+    @staticmethod
+    def unknown_tool(name: str, known: list[str]) -> ToolOutcome:
+        """Tell a model that called a tool which was not offered."""
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(known)}."
+        return ToolOutcome(f"There is no tool named {name!r}.{hint}", is_error=True)
 
     async def call_server(
         self, server_name: str, tool: str, arguments: dict[str, Any], *, may_repeat: bool = False
@@ -411,15 +422,8 @@ def _full_name(server: str, tool: str, taken: set[str]) -> str:
     return f"{plain[: _MAX_NAME_CHARS - 9]}_{digest}"
 
 
-def _no_such_tool(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(close)}?" if close else f" There are: {', '.join(known)}."
-    return f"There is no tool named {name!r}.{hint}"
-
-
-def _parse_arguments(arguments: str | dict[str, Any]) -> dict[str, Any] | ToolOutcome:
-    if isinstance(arguments, dict):
-        return arguments
+def parse_arguments(arguments: str) -> dict[str, Any] | ToolOutcome:
+    """Read the arguments a model wrote; what is wrong with them comes back as an outcome it can read."""
     try:
         parsed = json.loads(arguments or "{}")
     except json.JSONDecodeError as exc:

@@ -1,0 +1,127 @@
+"""Case memory as the agent uses it: three calls to a server that keeps cases (spec/memento.md §2.2, §2.5).
+
+Owns the translation between a run and the case bank's tools `retrieve_cases`, `retain_case`, `record_outcome`,
+and the outbox for cases that could not be delivered. It learns nothing itself, and never hides that memory
+was not there: a run "with memory" that had none says so.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from mcp import MCPError
+from pydantic import BaseModel, ValidationError
+
+from memento.events import CaseShown, CasesRead
+from memento.toolbox import ServerUnavailable, ToolBox, result_text
+
+__all__ = ["CaseMemory", "MemoryUnavailable", "OutcomeKind"]
+
+OutcomeKind = Literal["verifier", "judge", "human", "self"]
+
+
+class MemoryUnavailable(Exception):
+    """The case bank did not do what was asked. The message says why; the run goes on without it."""
+
+
+class _Retrieved(BaseModel):
+    decision_id: str
+    memory: Literal["on", "void"] = "on"
+    cases: list[CaseShown] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseMemory:
+    """`mode` is the operator's: `off` reads and writes nothing, `read-only` reads and writes nothing."""
+
+    toolbox: ToolBox
+    mode: Literal["on", "read-only", "off"] = "on"
+    server: str = "casebank"
+    namespace: str = "default"
+    limit: int = 4
+    outbox: Path | None = None
+    """Folder that keeps what the bank could not take, until a later run delivers it."""
+
+    async def read(self, question: str, *, cycle: int, run_id: str, exclude_task: bool = False) -> CasesRead:
+        """Ask for cases. A bank that cannot answer gives the state `unavailable`, which is not an empty memory."""
+        if self.mode == "off":
+            return CasesRead(cycle=cycle, state="off")
+        arguments: dict[str, Any] = {
+            "query": question,
+            "limit": self.limit,
+            "namespace": self.namespace,
+            "run_id": run_id,
+        }
+        if exclude_task:
+            arguments["exclude_task"] = True
+        try:
+            found = _Retrieved.model_validate(await self._call("retrieve_cases", arguments))
+        except (MemoryUnavailable, ValidationError) as exc:
+            return CasesRead(cycle=cycle, state="unavailable", detail=str(exc))
+        return CasesRead(cycle=cycle, state=found.memory, decision_id=found.decision_id, cases=found.cases)
+
+    async def retain(self, case: dict[str, Any]) -> str | None:
+        """Keep a case; returns its id, or `None` when memory is not written to.
+
+        Raises:
+            MemoryUnavailable: the bank did not take it; it lies in the outbox, if there is one.
+        """
+        if self.mode != "on":
+            return None
+        await self.deliver_outbox()
+        return str((await self._deliver("retain_case", {**case, "namespace": self.namespace}))["case_id"])
+
+    async def record_outcome(
+        self,
+        *,
+        run_id: str,
+        reward: float | None,
+        kind: OutcomeKind,
+        confidence: float = 1.0,
+        cited: list[str] | None = None,
+    ) -> None:
+        """Tell the bank how a run ended. An unknown reward is told as unknown.
+
+        Raises:
+            MemoryUnavailable: the bank did not take it; it lies in the outbox, if there is one.
+        """
+        if self.mode == "off":
+            return
+        arguments = {"run_id": run_id, "reward": reward, "kind": kind, "confidence": confidence}
+        await self._deliver("record_outcome", {**arguments, **({"cited_case_ids": cited} if cited else {})})
+
+    async def deliver_outbox(self) -> int:
+        """Hand the bank what earlier runs could not; returns how many were taken.
+
+        Raises:
+            MemoryUnavailable: the bank does not take them now either.
+        """
+        waiting = sorted(self.outbox.glob("*.json")) if self.outbox is not None and self.outbox.is_dir() else []
+        for path in waiting:
+            message = json.loads(path.read_text(encoding="utf-8"))
+            await self._call(message["tool"], message["arguments"])
+            path.unlink()
+        return len(waiting)
+
+    async def _deliver(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._call(tool, arguments)
+        except MemoryUnavailable:
+            if self.outbox is not None:
+                self.outbox.mkdir(parents=True, exist_ok=True)
+                text = json.dumps({"tool": tool, "arguments": arguments}, ensure_ascii=False)
+                number = len(list(self.outbox.iterdir()))
+                (self.outbox / f"{arguments['run_id']}-{number}.json").write_text(text, encoding="utf-8")
+            raise
+
+    async def _call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        try:
+            result = await self.toolbox.call_server(self.server, tool, arguments)
+        except (ServerUnavailable, MCPError) as exc:
+            raise MemoryUnavailable(str(exc)) from exc
+        if result.is_error:
+            raise MemoryUnavailable(result_text(result))
+        if result.structured_content is None:
+            raise MemoryUnavailable(f"{self.server} answered {tool} without structured content")
+        return cast(dict[str, Any], result.structured_content)
