@@ -1,0 +1,61 @@
+"""CSV and its relatives: which character parts the columns, and the rows.
+
+Owns the choice of delimiter and the reading of rows as text. `tables.py` turns them into numbers and SQL.
+"""
+
+import csv
+import io
+from collections import Counter
+
+from memento_documents.plain_text import decode
+
+__all__ = ["DELIMITERS", "find_delimiter", "looks_like_table", "read_rows"]
+
+DELIMITERS = (",", "\t", ";", "|")
+_SAMPLED_ROWS = 60
+_MIN_TABLE_ROWS = 3
+_FIELD_LIMIT_CHARS = 10_000_000
+
+
+def find_delimiter(text: str) -> str:
+    """The delimiter that gives the most rows of one same width, the wider table among equals; a comma if none does.
+
+    `csv.Sniffer` is not used: it guesses from character frequencies and refuses files with one column.
+    """
+    return max(DELIMITERS, key=lambda delimiter: _fit(text, delimiter))
+
+
+def looks_like_table(head: bytes) -> bool:
+    """Whether text of no telling name is a table: three rows or more, all of one width above one."""
+    text = decode(head)[0]
+    text = text[: text.rfind("\n") + 1]  # the last line may be cut
+    return any(
+        share == 1 and width > 1 and rows >= _MIN_TABLE_ROWS
+        for share, width, rows in (_fit(text, delimiter) for delimiter in DELIMITERS)
+    )
+
+
+def read_rows(content: bytes) -> tuple[list[list[str]], str]:
+    """Return all rows (blank ones left out) and the encoding."""
+    text, encoding = decode(content)
+    csv.field_size_limit(_FIELD_LIMIT_CHARS)
+    rows = csv.reader(io.StringIO(text), delimiter=find_delimiter(text))
+    return [row for row in rows if any(cell.strip() for cell in row)], encoding
+
+
+def _fit(text: str, delimiter: str) -> tuple[float, int, int]:
+    """How well a delimiter fits: share of sampled rows with the commonest width above one, that width, rows sampled."""
+    widths: list[int] = []
+    try:
+        for row in csv.reader(io.StringIO(text), delimiter=delimiter):
+            if row:
+                widths.append(len(row))
+            if len(widths) == _SAMPLED_ROWS:
+                break
+    except csv.Error:
+        return 0.0, 0, 0
+    counts = Counter(width for width in widths if width > 1)
+    if not counts:
+        return 0.0, 1, len(widths)
+    width, rows = max(counts.items(), key=lambda item: (item[1], item[0]))
+    return rows / len(widths), width, len(widths)

@@ -1,0 +1,157 @@
+"""Running a parser where it can do no harm: one forked child per job, with limits, from a warm `zygote`.
+
+Owns the zygote's life (started at the first job, started again when it died) and the translation of how a child
+ended into something a model can read. What a child may still do: read files as the server's user, and open sockets;
+the limits are on memory, CPU, wall time, answer size, and writing files.
+"""
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+
+from memento_documents.kinds import Unreadable
+
+__all__ = ["Isolation", "Limits"]
+
+logger = logging.getLogger(__name__)
+
+_CPU_SIGNALS = (-9, -24)
+"""SIGXCPU, and the SIGKILL that follows a second later: how Linux ends a process over RLIMIT_CPU."""
+_READ_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one job may use."""
+
+    memory_bytes: int
+    cpu_seconds: int
+    wall_seconds: float
+    answer_bytes: int
+
+
+class Isolation:
+    """Runs jobs side by side, at most `parallel` at once. Use as an async context manager."""
+
+    def __init__(self, limits: Limits, *, parallel: int) -> None:
+        self._limits = limits
+        self._slots = anyio.CapacityLimiter(parallel)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    async def run(self, function: str, arguments: list[Any], document: int | None = None) -> Any:
+        """Call `module:function` in a child with JSON `arguments` and return its JSON result.
+
+        `document` is an open file descriptor; the child gets a copy as its first argument, an open binary file.
+
+        Raises:
+            Unreadable: the child said why it cannot, or it crashed, hung or went over a limit.
+        """
+        async with self._slots:
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    self._submit(function, arguments, theirs, document)
+                ours.setblocking(False)
+                answer = await self._read(ours)
+        return self._translate(function, answer)
+
+    def _submit(self, function: str, arguments: list[Any], job: socket.socket, document: int | None) -> None:
+        limits = {"memory_bytes": self._limits.memory_bytes, "cpu_seconds": self._limits.cpu_seconds}
+        line = json.dumps({"function": function, "arguments": arguments, "limits": limits}).encode() + b"\n"
+        descriptors = [job.fileno()] if document is None else [job.fileno(), document]
+        try:
+            _send(self._started(), line, descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            logger.warning("the parsing process died; starting it again")
+            self._stop()
+            _send(self._started(), line, descriptors)
+
+    def _started(self) -> socket.socket:
+        if self._control is None:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-m", "memento_documents.zygote", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,  # the server's stdout is the MCP stream
+                    stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
+                    cwd="/",
+                    env={"LC_ALL": "C.UTF-8", "PYMUPDF_SUGGEST_LAYOUT_ANALYZER": "0"},
+                    start_new_session=True,
+                )
+            self._control = ours
+        return self._control
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()  # the zygote then kills its children and leaves
+            self._control = None
+        if self._process is not None:
+            try:
+                self._process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    async def _read(self, job: socket.socket) -> bytes:
+        """All that comes on the job's socket until the child is gone. Leaving early kills the child."""
+        pieces: list[bytes] = []
+        size = 0
+        with anyio.move_on_after(self._limits.wall_seconds) as scope:
+            while True:
+                await anyio.wait_readable(job)
+                piece = job.recv(_READ_BYTES)
+                if not piece:
+                    return b"".join(pieces)
+                pieces.append(piece)
+                size += len(piece)
+                if size > self._limits.answer_bytes:
+                    raise Unreadable(
+                        f"Its text is larger than {self._limits.answer_bytes // 1_000_000} MB; read a part of it."
+                    )
+        assert scope.cancelled_caught
+        raise Unreadable(f"Reading it took longer than {self._limits.wall_seconds:g} s and was stopped.")
+
+    def _translate(self, function: str, answer: bytes) -> Any:
+        said, _, verdict = answer.rpartition(b"\n")
+        try:
+            code = int(json.loads(verdict)["exit"])
+            spoken: dict[str, Any] = json.loads(said) if said else {}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            code, spoken = 1, {}
+        if "result" in spoken and code == 0:
+            return spoken["result"]
+        if "unreadable" in spoken:
+            raise Unreadable(str(spoken["unreadable"]))
+        if spoken.get("limit") == "memory":
+            raise Unreadable(
+                f"Reading it needs more than {self._limits.memory_bytes // 1_000_000} MB of memory and was stopped."
+            )
+        logger.warning("%s ended with code %s: %s", function, code, spoken.get("crash", "no answer"))
+        if code in _CPU_SIGNALS:
+            raise Unreadable(f"Reading it took more than {self._limits.cpu_seconds} s of CPU time and was stopped.")
+        raise Unreadable("The parser failed on it; the file is probably damaged.")
+
+
+def _send(control: socket.socket, line: bytes, descriptors: list[int]) -> None:
+    sent = socket.send_fds(control, [line], descriptors)
+    if sent < len(line):
+        control.sendall(line[sent:])

@@ -1,0 +1,135 @@
+"""The documents a server has open: found in the allowed folders, read in isolation, kept by content.
+
+Owns the way from a name to parsed text, and the memory of it: a document is known by the hash of its bytes, so the
+same content under two names is read once, and a changed file is read anew.
+"""
+
+import hashlib
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from memento_documents.isolation import Isolation
+from memento_documents.kinds import Unreadable
+from memento_documents.reading import Document, Section
+from memento_kit import AllowedPaths
+
+__all__ = ["Library"]
+
+_HASHED_AT_ONCE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Opened:
+    path: Path
+    descriptor: int
+    status: os.stat_result
+
+
+class Library:
+    """Reads documents by path. `cache_chars` bounds the text kept in memory, `max_file_bytes` what is opened."""
+
+    def __init__(self, paths: AllowedPaths, isolation: Isolation, *, max_file_bytes: int, cache_chars: int) -> None:
+        self._paths = paths
+        self._isolation = isolation
+        self._max_file_bytes = max_file_bytes
+        self._cache_chars = cache_chars
+        self._documents: OrderedDict[tuple[str, ...], Document] = OrderedDict()
+        self._hashes: OrderedDict[tuple[int, int, int, int], str] = OrderedDict()
+
+    async def read(self, source: str, *, sheet: str | None = None, cells: str | None = None) -> Document:
+        """Return the document, from memory when its content has been read before.
+
+        Raises:
+            PathNotAllowed: the path is outside the allowed folders, or not there.
+            Unreadable: it is no readable document; one line says why.
+        """
+        with self._opened(source) as opened:
+            key = (await self._hash(opened), opened.path.suffix.lower(), sheet or "", cells or "")
+            known = self._documents.get(key)
+            if known is not None:
+                self._documents.move_to_end(key)
+                return known
+            raw = await self._isolation.run(
+                "memento_documents.jobs:read_document", [opened.path.name, sheet, cells], opened.descriptor
+            )
+        document = _document(raw)
+        self._documents[key] = document
+        self._forget()
+        return document
+
+    async def query(self, source: str, sql: str, *, sheet: str | None, max_rows: int, time_limit_seconds: float) -> Any:
+        """Run one SELECT over the tables of `source`; the answer is `tables.QueryResult` as JSON.
+
+        Raises:
+            PathNotAllowed, Unreadable: as for `read`, and for SQL that is refused, wrong or slow.
+        """
+        with self._opened(source) as opened:
+            return await self._isolation.run(
+                "memento_documents.jobs:query_table",
+                [opened.path.name, sql, sheet, max_rows, time_limit_seconds],
+                opened.descriptor,
+            )
+
+    @contextmanager
+    def _opened(self, source: str) -> Generator[_Opened]:
+        """Open once: what is checked, hashed and parsed is then one and the same file."""
+        path = self._paths.resolve(source)
+        if path.is_dir():
+            names = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))
+            listed = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
+            raise Unreadable(f"This is a folder; it holds: {listed or 'nothing'}. Name one of its files.")
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)  # no wait on a pipe
+        except OSError as exc:
+            raise Unreadable(f"The file cannot be opened: {exc.strerror}.") from exc
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise Unreadable("This is a device, socket or pipe, not a file.")
+            if status.st_size > self._max_file_bytes:
+                limit = f"up to {self._max_file_bytes / 1e6:.0f} MB are read here"
+                raise Unreadable(f"The file has {status.st_size / 1e6:.0f} MB; {limit}.")
+            yield _Opened(path, descriptor, status)
+        finally:
+            os.close(descriptor)
+
+    async def _hash(self, opened: _Opened) -> str:
+        status = opened.status
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if identity not in self._hashes:
+            self._hashes[identity] = await anyio.to_thread.run_sync(_sha256, opened.descriptor)
+            if len(self._hashes) > 10_000:
+                self._hashes.popitem(last=False)
+        return self._hashes[identity]
+
+    def _forget(self) -> None:
+        """Let the longest unused go until the rest fits; the newest stays whatever its size."""
+        while len(self._documents) > 1 and sum(map(_chars, self._documents.values())) > self._cache_chars:
+            self._documents.popitem(last=False)
+
+
+def _chars(document: Document) -> int:
+    return sum(len(section.text) for section in document.sections)
+
+
+def _sha256(descriptor: int) -> str:
+    digest = hashlib.sha256()
+    at = 0
+    while piece := os.pread(descriptor, _HASHED_AT_ONCE_BYTES, at):
+        digest.update(piece)
+        at += len(piece)
+    return digest.hexdigest()
+
+
+def _document(raw: Any) -> Document:
+    return Document(
+        raw["kind"], [Section(**section) for section in raw["sections"]], title=raw["title"], notes=raw["notes"]
+    )
