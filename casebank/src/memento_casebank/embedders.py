@@ -6,6 +6,8 @@ by name; the default needs neither.
 """
 
 import functools
+import importlib
+import itertools
 import math
 import os
 import re
@@ -17,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from memento_casebank.records import EmbedderError
 
 if TYPE_CHECKING:
     import httpx2
@@ -36,16 +40,13 @@ __all__ = [
 Vectors = NDArray[np.float32]
 
 _WORD = re.compile(r"[^\W_]+")
-_STOP_WORDS = frozenset(
-    """a about after all also am an and any are as at be been before being but by can could did do does for from get
-    got had has have he her here him his how i if in into is it its just me more most my no nor not of on or our out
-    over own she should so some such than that the their them then there these they this those to too under up us
-    very was we were what when where which while who whom whose why will with would you your""".split()
-)
-
-
-class EmbedderError(Exception):
-    """No vectors could be made. The message says what the operator can do; nothing was stored."""
+_STOP_TEXT = """
+a about after all also am an and any are as at be been before being but by can could did do does for from get got had
+has have he her here him his how i if in into is it its just me more most my no nor not of on or our out over own she
+should so some such than that the their them then there these they this those to too under up us very was we were what
+when where which while who whom whose why will with would you your
+"""
+_STOP_WORDS = frozenset(_STOP_TEXT.split())
 
 
 class Embedder(Protocol):
@@ -115,7 +116,7 @@ class HashingEmbedder:
         total = np.zeros(self._dim, np.float32)
         for word, count in Counter(words).items():
             total += np.float32(1.0 + math.log(count)) * self._word_vector(word)
-        for first, second in zip(words, words[1:], strict=False):
+        for first, second in itertools.pairwise(words):
             self._add(total, f"2 {first} {second}", self._PAIR_WEIGHT)
         norm = float(np.linalg.norm(total))
         return total / np.float32(norm) if norm > 0 else total
@@ -249,7 +250,7 @@ class MiniLMEmbedder:
             return np.zeros((0, self.dim), np.float32)
         try:
             vectors: Any = self._model(list(texts))
-        except Exception as exc:  # noqa: BLE001 - chromadb lets whatever the download raises through
+        except Exception as exc:
             raise EmbedderError(
                 f"the MiniLM model could not be loaded or downloaded ({exc}); "
                 "connect once, or use MEMENTO_CASEBANK_EMBEDDER=hashing"
@@ -262,14 +263,14 @@ class SentenceTransformersEmbedder:
 
     def __init__(self, model: str = "all-MiniLM-L6-v2") -> None:
         try:
-            from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
+            library: Any = importlib.import_module("sentence_transformers")
         except ImportError as exc:
             raise EmbedderError(
                 "the embedder 'sentence-transformers' needs its extra: "
                 "pip install 'memento-casebank[sentence-transformers]'"
             ) from exc
         self._name = model
-        self._model: Any = SentenceTransformer(model)
+        self._model: Any = library.SentenceTransformer(model)
 
     @property
     def id(self) -> str:

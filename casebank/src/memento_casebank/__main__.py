@@ -1,0 +1,24 @@
+"""The command `memento-casebank`: an MCP server when started without a subcommand, else the command line.
+
+Kept apart from `cli` so that a server start does not import typer.
+"""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first in {"", "--version"} or (first.startswith("--") and first != "--help"):
+        from memento_casebank.server import main as serve
+
+        serve()
+    else:
+        from memento_casebank.cli import main as run
+
+        run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Which cases a policy gets to choose from: nearest by vector and by words, fused, filtered, spread out.
+
+Owns the path from a question to at most `limit` shelf rows. It does not judge usefulness: that is the policy's.
+Sources: reciprocal rank fusion (Cormack et al. 2009), maximal marginal relevance (Carbonell & Goldstein 1998).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memento_casebank.shelf import Shelf
+
+__all__ = ["CandidateSettings", "Found", "find"]
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class CandidateSettings:
+    """How many cases are considered; the defaults are those of guides/casebank.md §5b."""
+
+    dense: int = 32
+    """Nearest by cosine."""
+    lexical: int = 32
+    """Best by BM25; 0 leaves words out."""
+    limit: int = 48
+    """Most candidates handed to the policy."""
+    fusion_constant: float = 60.0
+    """k of reciprocal rank fusion."""
+    relevance_share: float = 0.7
+    """λ of MMR: 1 ranks by relevance alone, smaller spreads candidates out."""
+    exposure_floor: int = 4
+    """Places kept for neighbours that were hardly ever shown, so that early winners do not shut the door."""
+    exposure_shown: int = 3
+    """A case shown fewer times than this counts as hardly ever shown."""
+    same_task_cosine: float = 0.98
+    """In evaluation, a case this close to the question counts as the question itself."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Candidate rows, best first, with what is known about each for this question."""
+
+    rows: Rows
+    """(n,) shelf rows."""
+    similarity: Floats
+    """(n,) cosine, -1..1."""
+    bm25: Floats
+    """(n,) BM25 over the best candidate's, 0..1."""
+
+
+def find(
+    shelf: Shelf,
+    vector: Floats,
+    text: str,
+    allowed: NDArray[np.bool_],
+    settings: CandidateSettings,
+) -> Found:
+    """Find candidates for a question among the `allowed` (N,) rows of a shelf."""
+    n = len(shelf)
+    if n == 0 or not allowed.any():
+        empty = np.zeros(0, np.float32)
+        return Found(np.zeros(0, np.intp), empty, empty)
+    cosine: Floats = shelf.vectors @ vector
+    masked = np.where(allowed, cosine, np.float32(-np.inf))
+    near = _top(masked, 2 * settings.dense)  # the second half is only for the exposure floor
+    bm25 = shelf.words.scores(text) if settings.lexical else np.zeros(n, np.float32)
+    bm25 = np.where(allowed, bm25, np.float32(0.0))
+    worded = _top(bm25, settings.lexical)
+    worded = worded[bm25[worded] > 0]
+    pool, score = _fuse([near[: settings.dense], worded], settings.fusion_constant)
+    pool, score = _one_per_group(shelf, pool, score)
+    kept = _spread(shelf.vectors[pool], score, settings.limit, settings.relevance_share)
+    rows = _with_newcomers(shelf, pool[kept], near, settings)
+    words: Floats = bm25[rows]
+    best = max(float(words.max(initial=0.0)), 1e-9)
+    return Found(rows, cosine[rows], (words / best).astype(np.float32))
+
+
+def _top(scores: Floats, count: int) -> Rows:
+    """Indices of the `count` highest finite scores, best first, ties to the newer row."""
+    count = min(count, len(scores))
+    if count == 0:
+        return np.zeros(0, np.intp)
+    best = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
+    best = best[np.isfinite(scores[best])]
+    return best[np.lexsort((-best, -scores[best]))]
+
+
+def _fuse(rankings: list[Rows], constant: float) -> tuple[Rows, Floats]:
+    """Reciprocal rank fusion: rows with Σ 1/(constant + rank), best first."""
+    score: dict[int, float] = {}
+    for ranking in rankings:
+        for rank, row in enumerate(ranking.tolist()):
+            score[row] = score.get(row, 0.0) + 1.0 / (constant + rank + 1)
+    rows = sorted(score, key=lambda row: (-score[row], -row))
+    return np.asarray(rows, np.intp), np.asarray([score[row] for row in rows], np.float32)
+
+
+def _one_per_group(shelf: Shelf, pool: Rows, score: Floats) -> tuple[Rows, Floats]:
+    """Keep the best row of each near-duplicate group; copies of one attempt are one piece of evidence."""
+    _, first = np.unique(shelf.table["group"][pool], return_index=True)
+    keep = np.sort(first)
+    return pool[keep], score[keep]
+
+
+def _spread(vectors: Floats, score: Floats, limit: int, share: float) -> Rows:
+    """Maximal marginal relevance: indices of at most `limit` rows, relevant and unlike each other."""
+    n = len(score)
+    relevance = score / score.max() if n else score
+    likeness = vectors @ vectors.T
+    closest = np.zeros(n, np.float32)
+    open_score = share * relevance
+    order = np.empty(min(limit, n), np.intp)
+    taken = np.zeros(n, np.float32)
+    for place in range(len(order)):
+        chosen = int(np.argmax(open_score - np.float32(1.0 - share) * closest - taken))
+        order[place] = chosen
+        taken[chosen] = np.inf
+        np.maximum(closest, likeness[chosen], out=closest)
+    return order
+
+
+def _with_newcomers(shelf: Shelf, rows: Rows, near: Rows, settings: CandidateSettings) -> Rows:
+    """Make sure that `exposure_floor` rows were hardly ever shown, as far as the neighbourhood has such."""
+    shown = shelf.table["shown"]
+    group = shelf.table["group"]
+    missing = settings.exposure_floor - int(np.count_nonzero(shown[rows] < settings.exposure_shown))
+    if missing <= 0:
+        return rows
+    groups = set(group[rows].tolist())
+    extra: list[int] = []
+    for row in near.tolist():
+        if len(extra) == missing:
+            break
+        if shown[row] < settings.exposure_shown and int(group[row]) not in groups:
+            groups.add(int(group[row]))
+            extra.append(row)
+    head = rows[: max(0, settings.limit - len(extra))]
+    return np.concatenate([head, np.asarray(extra, np.intp)])

@@ -1,0 +1,215 @@
+"""The chromadb index of case vectors and texts: a cache of the log that other tools can read too.
+
+Owns the collections, the catching up after a crash and the one background thread that writes in batches (a single
+upsert takes about 35 ms, so no retain waits for it). Nothing here is the truth: a lost or damaged index is rebuilt
+from the log. Embedded by default; with a URL it talks to a `chroma run` server instead.
+"""
+
+import hashlib
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memento_casebank.records import BankError
+
+__all__ = ["ChromaIndex", "IndexRow"]
+
+logger = logging.getLogger(__name__)
+
+BATCH = 1000
+"""Rows per upsert; chromadb refuses more than 5461."""
+
+Metadata = Mapping[str, str | int | float | bool]
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One case as chromadb holds it."""
+
+    id: str
+    namespace: str
+    document: str
+    vector: NDArray[np.float32]
+    metadata: Metadata
+
+
+class ChromaIndex:
+    """Opened at the first write or query, because importing chromadb takes seconds."""
+
+    def __init__(self, folder: Path, *, bank_id: str, embedder_id: str, url: str | None = None) -> None:
+        self._folder = folder
+        self._url = url
+        self._bank_id = bank_id
+        self._embedder_id = embedder_id
+        self._client: Any = None
+        self._collections: dict[str, Any] = {}
+        self._pending: dict[str, IndexRow] = {}
+        self._gate = threading.Lock()  # guards _pending
+        self._using = threading.Lock()  # one thread in chromadb at a time
+        self._wake = threading.Event()
+        self._closing = False
+        self._writer: threading.Thread | None = None
+        self._failure: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._client is not None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last background write failed; None: it did not. The log has the rows, `rebuild` brings them back."""
+        return self._failure
+
+    def put(self, rows: Iterable[IndexRow]) -> None:
+        """Queue rows to be written soon by the background thread; a row replaces an earlier one of the same id."""
+        with self._gate:
+            for row in rows:
+                self._pending[row.id] = row
+        self._wake.set()
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write_on, name="casebank-index", daemon=True)
+            self._writer.start()
+
+    def flush(self) -> None:
+        """Write what is queued before returning.
+
+        Raises:
+            BankError: chromadb cannot be opened or reached.
+        """
+        with self._using:
+            while batch := self._take(BATCH):
+                try:
+                    self._upsert(batch)
+                except BaseException:
+                    self._put_back(batch)
+                    raise
+
+    def query(self, namespace: str, vector: NDArray[np.float32], limit: int) -> list[tuple[str, float]]:
+        """Return (case id, cosine) of the nearest rows of a namespace, best first (approximate: HNSW)."""
+        with self._using:
+            reply = self._collection(namespace).query(query_embeddings=[vector], n_results=limit, include=["distances"])
+        return [(str(i), 1.0 - float(d)) for i, d in zip(reply["ids"][0], reply["distances"][0], strict=True)]
+
+    def ids(self, namespace: str) -> set[str]:
+        """All ids the index holds of a namespace."""
+        with self._using:
+            return set(self._collection(namespace).get(include=[])["ids"])
+
+    def count(self, namespace: str) -> int:
+        with self._using:
+            return int(self._collection(namespace).count())
+
+    def reset(self, namespaces: Iterable[str]) -> None:
+        """Drop this bank's collections, to be filled again with `put`."""
+        with self._gate:
+            self._pending.clear()
+        with self._using:
+            client = self._open()
+            wanted = {self._collection_name(namespace) for namespace in namespaces}
+            for collection in client.list_collections():
+                if collection.name in wanted:
+                    client.delete_collection(collection.name)
+            self._collections.clear()
+
+    def discard_damaged(self) -> None:
+        """Remove an embedded index that cannot be opened; it is only a cache."""
+        if self._url is None:
+            self._client = None
+            self._collections.clear()
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def close(self, *, timeout_seconds: float = 1.5) -> None:
+        """Stop the background thread, writing what it can in time; the rest is caught up at the next open."""
+        self._closing = True
+        self._wake.set()
+        if self._writer is not None:
+            self._writer.join(timeout_seconds)
+        if self._client is not None and self._url is None and (self._writer is None or not self._writer.is_alive()):
+            self._client.close()
+        self._client = None
+
+    def _take(self, count: int) -> list[IndexRow]:
+        with self._gate:
+            keys = list(self._pending)[:count]
+            return [self._pending.pop(key) for key in keys]
+
+    def _put_back(self, rows: list[IndexRow]) -> None:
+        with self._gate:
+            self._pending = {row.id: row for row in rows} | self._pending
+
+    def _write_on(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._closing and self._client is None:
+                return  # not worth importing chromadb for: the next open catches up
+            try:
+                self.flush()
+                self._failure = None
+            except Exception as exc:  # the edge of this thread; the log still has every row
+                self._failure = f"{type(exc).__name__}: {exc}"
+                logger.exception("the chromadb index could not be written; `memento-casebank rebuild` restores it")
+            if self._closing:
+                return
+
+    def _upsert(self, rows: list[IndexRow]) -> None:
+        by_namespace: dict[str, list[IndexRow]] = {}
+        for row in rows:
+            by_namespace.setdefault(row.namespace, []).append(row)
+        for namespace, part in by_namespace.items():
+            self._collection(namespace).upsert(
+                ids=[row.id for row in part],
+                documents=[row.document for row in part],
+                embeddings=[row.vector for row in part],
+                metadatas=[dict(row.metadata) for row in part],
+            )
+
+    def _collection(self, namespace: str) -> Any:
+        if namespace not in self._collections:
+            self._collections[namespace] = self._open().get_or_create_collection(
+                self._collection_name(namespace),
+                metadata={"namespace": namespace, "bank": self._bank_id, "embedder": self._embedder_id},
+                configuration={"hnsw": {"space": "cosine"}},
+                embedding_function=None,
+            )
+        return self._collections[namespace]
+
+    def _collection_name(self, namespace: str) -> str:
+        """Unique per bank, namespace and embedder; chromadb allows [a-zA-Z0-9._-] only."""
+        readable = re.sub(r"[^a-zA-Z0-9]+", "-", namespace).strip("-")[:40] or "ns"
+        digest = hashlib.blake2b(f"{namespace}\0{self._embedder_id}".encode(), digest_size=6).hexdigest()
+        return f"memento-{self._bank_id[-8:]}-{readable}-{digest}"
+
+    def _open(self) -> Any:
+        if self._client is None:
+            import chromadb
+            from chromadb.config import Settings
+
+            quiet = Settings(anonymized_telemetry=False)
+            if self._url is None:
+                self._client = chromadb.PersistentClient(str(self._folder), settings=quiet)
+            else:
+                parts = urlsplit(self._url)
+                secure = parts.scheme == "https"
+                try:
+                    self._client = chromadb.HttpClient(
+                        host=parts.hostname or "localhost",
+                        port=parts.port or (443 if secure else 8000),
+                        ssl=secure,
+                        settings=quiet,
+                    )
+                except ValueError as exc:
+                    raise BankError(
+                        f"There is no chroma server at {self._url} ({exc}); start one with `chroma run --path FOLDER` "
+                        "or unset MEMENTO_CASEBANK_CHROMA_URL"
+                    ) from exc
+        return self._client

@@ -1,0 +1,589 @@
+"""The bank's machine room: log, shelves, learners and index kept in step, one caller at a time.
+
+Owns every rule of what happens when something is retrieved, retained or judged. It is synchronous and takes vectors,
+not texts to embed: `bank.CaseBank` embeds, and decides which thread waits. Work of several callers that arrives
+together is committed together (one disk sync for all of them).
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memento_casebank.candidates import CandidateSettings, Found, find
+from memento_casebank.chroma import ChromaIndex, IndexRow
+from memento_casebank.decisions import pack, unpack
+from memento_casebank.learning import Learner
+from memento_casebank.lock import BankLock
+from memento_casebank.log import CaseRow, DecisionRow, Log
+from memento_casebank.policies import DEFAULT_POLICY, make_policy
+from memento_casebank.policies.base import (
+    CANDIDATE_DTYPE,
+    Candidates,
+    Choice,
+    Decision,
+    Interval,
+    Outcome,
+    Query,
+    stable_key,
+)
+from memento_casebank.records import (
+    BankError,
+    Case,
+    Cost,
+    DecisionRecord,
+    InForce,
+    OutcomeKind,
+    OutcomeRecord,
+    Step,
+    UnknownId,
+    new_id,
+    outcome_in_force,
+    plan_signature,
+    task_key,
+)
+from memento_casebank.shelf import Shelf
+
+__all__ = ["Engine", "EngineSettings", "NewCase", "Retrieved", "ShownCase"]
+
+T = TypeVar("T")
+Vector = NDArray[np.float32]
+
+_SECONDS_PER_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How a bank behaves; the defaults are what `CaseBank.open` uses."""
+
+    policy: str = DEFAULT_POLICY
+    policy_settings: dict[str, Any] = field(default_factory=lambda: {})
+    candidates: CandidateSettings = field(default_factory=CandidateSettings)
+    near_duplicate_cosine: float = 0.97
+    seed: int | None = None
+    """Makes the draws of exploration repeatable; None: a fresh seed per decision (logged with it)."""
+    lock_timeout_seconds: float = 3.0
+    chroma_url: str | None = None
+
+
+@dataclass(frozen=True)
+class NewCase:
+    """What a caller says about an attempt."""
+
+    question: str
+    plan: dict[str, Any]
+    namespace: str = "default"
+    answer: str | None = None
+    lesson: str | None = None
+    steps: tuple[Step, ...] = ()
+    tags: tuple[str, ...] = ()
+    cost: Cost | None = None
+    model: str | None = None
+    run_id: str | None = None
+    decision_id: str | None = None
+    parents: tuple[str, ...] | None = None
+    """None: the cases that `decision_id` showed."""
+    source: str | None = None
+    valid_until: float | None = None
+
+
+@dataclass(frozen=True)
+class ShownCase:
+    """A case as it is shown for a question, and why."""
+
+    case: Case
+    outcome: InForce
+    similarity: float
+    value: float
+    value_low: float
+    value_high: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    decision: DecisionRecord
+    shown: list[ShownCase]
+
+
+@dataclass
+class _Work(Generic[T]):
+    call: Callable[[], T]
+    done: bool = False
+    result: T | None = None
+    error: BaseException | None = None
+
+
+class Engine:
+    """One open bank. `run` is the only way in; everything else is called inside it."""
+
+    def __init__(
+        self, folder: Path, *, embedder_id: str, dim: int, settings: EngineSettings, lock: BankLock | None = None
+    ) -> None:
+        """Open or create the bank in `folder` and take its lock, unless the caller already holds it as `lock`.
+
+        Raises:
+            BankLocked: another process has it.
+            BankError: it was made with another embedder, or is not a bank.
+        """
+        self.folder = folder
+        self.settings = settings
+        self.embedder_id = embedder_id
+        self.dim = dim
+        self._own_lock = None if lock is not None else BankLock(folder)
+        if self._own_lock is not None:
+            self._own_lock.acquire(settings.lock_timeout_seconds)
+        try:
+            self.log = Log(folder / "bank.sqlite3")
+            self._check_embedder()
+            self.bank_id = self._bank_id()
+            self.index = ChromaIndex(
+                folder / "chroma", bank_id=self.bank_id, embedder_id=embedder_id, url=settings.chroma_url
+            )
+            self._load()
+        except BaseException:
+            if self._own_lock is not None:
+                self._own_lock.release()
+            raise
+        self._queue: deque[_Work[Any]] = deque()
+        self._busy = threading.Lock()
+        self._broken: str | None = None
+        self._caught_up: set[str] = set()
+
+    def close(self) -> None:
+        with self._busy:
+            self.index.close()
+            self.log.close()
+            if self._own_lock is not None:
+                self._own_lock.release()
+            self._broken = "The bank is closed."
+
+    # One caller at a time, many commits in one
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Run `call` with the bank to itself and return once its writes are on disk. Thread-safe, blocking.
+
+        Whoever gets the bank runs everything that queued up meanwhile, in one transaction. A call that raises
+        takes back only its own writes.
+
+        Raises:
+            BankError: the bank is closed, or an earlier write failed half-way.
+        """
+        work: _Work[T] = _Work(call)
+        self._queue.append(work)
+        with self._busy:
+            if not work.done:
+                self._run_queued()
+        if work.error is not None:
+            raise work.error
+        return work.result  # pyright: ignore[reportReturnType] - set when done without error
+
+    def _run_queued(self) -> None:
+        batch: list[_Work[Any]] = []
+        while self._queue:
+            batch.append(self._queue.popleft())
+        if self._broken is not None:
+            for work in batch:
+                work.error, work.done = BankError(self._broken), True
+            return
+        try:
+            self.log.begin()
+            for work in batch:
+                self._run_one(work)
+            self.log.commit()
+        except BaseException as exc:
+            self._broken = f"The bank could not write to {self.log.path} ({exc}); free space or fix it, then reopen."
+            self.log.rollback()
+            for work in batch:
+                work.error = BankError(self._broken)
+            if not isinstance(exc, Exception):
+                raise
+        finally:
+            for work in batch:
+                work.done = True
+
+    def _run_one(self, work: _Work[Any]) -> None:
+        before = self.log.last_seq
+        wrote = False
+        try:
+            with self.log.savepoint():
+                try:
+                    work.result = work.call()
+                finally:
+                    wrote = self.log.last_seq != before
+        except Exception as exc:  # noqa: BLE001 - handed to the caller that it belongs to
+            work.error = exc
+            if wrote:  # checks come before writes, so this is a bug: what is in memory may be ahead of the log
+                self._broken = "The bank stopped after an internal error; reopen it. The log is whole."
+
+    # Opening
+
+    def _bank_id(self) -> str:
+        stored = self.log.meta("bank_id")
+        if stored is None:
+            stored = new_id("bank")
+            self.log.set_meta("bank_id", stored)
+        return stored
+
+    def _check_embedder(self) -> None:
+        stored = self.log.meta("embedder")
+        if stored is None:
+            self.log.set_meta("embedder", self.embedder_id)
+            self.log.set_meta("dim", str(self.dim))
+        elif stored != self.embedder_id:
+            raise BankError(
+                f"The bank {self.folder} was embedded with {stored!r}, but the settings name {self.embedder_id!r}. "
+                "Set MEMENTO_CASEBANK_EMBEDDER (and _MODEL, _DIM) back, or convert the bank with "
+                "`memento-casebank reembed`."
+            )
+
+    def _load(self) -> None:
+        self._shelves: dict[str, Shelf] = {}
+        self._learners: dict[str, Learner] = {}
+        self._outcomes: dict[str, list[OutcomeRecord]] = {}
+        self._namespace_of: dict[str, str] = {}
+        vectors = {seq: np.frombuffer(raw, np.float32) for seq, raw in self.log.case_vectors(self.embedder_id)}
+        for seq, case in self.log.cases():
+            self.shelf(case.namespace).add(seq, case, vectors[seq])
+            self._namespace_of[case.id] = case.namespace
+        for _, namespace, shown in self.log.shown():
+            self._count_shown(self.shelf(namespace), np.frombuffer(shown, np.int64))
+        order: dict[str, list[str]] = {}
+        entered: set[str] = set()
+        for _, record in self.log.outcomes():
+            for target in (*record.cases, *record.decisions):
+                self._outcomes.setdefault(target, []).append(record)
+            if record.reward is not None:
+                for decision_id in record.decisions:
+                    if decision_id not in entered:
+                        entered.add(decision_id)
+                        order.setdefault(self._decision(decision_id).record.namespace, []).append(decision_id)
+        for shelf in self._shelves.values():
+            for case_id, row in shelf.row_of.items():
+                if case_id in self._outcomes:
+                    shelf.set_outcome(row, self.in_force(case_id))
+        for namespace, decision_ids in order.items():
+            self.learner(namespace).restore(decision_ids)
+
+    def shelf(self, namespace: str) -> Shelf:
+        if namespace not in self._shelves:
+            self._shelves[namespace] = Shelf(self.dim)
+        return self._shelves[namespace]
+
+    def learner(self, namespace: str) -> Learner:
+        if namespace not in self._learners:
+            self._learners[namespace] = Learner(
+                lambda: make_policy(self.settings.policy, **self.settings.policy_settings), self._learning_material
+            )
+        return self._learners[namespace]
+
+    def in_force(self, target: str) -> InForce:
+        """The outcome that counts now for a case or decision."""
+        return outcome_in_force(self._outcomes.get(target, ()))
+
+    # Retrieve
+
+    def retrieve(
+        self,
+        question: str,
+        vector: Vector,
+        *,
+        k: int,
+        namespace: str,
+        run_id: str | None = None,
+        exclude_task: str | None = None,
+    ) -> Retrieved:
+        """Choose cases for a question, log the decision and return both. `exclude_task` turns evaluation mode on."""
+        now = time.time()
+        shelf = self.shelf(namespace)
+        allowed = shelf.showable(now)
+        if exclude_task is not None:
+            allowed = allowed & ~self._same_task(shelf, vector, {question, exclude_task})
+        found = find(shelf, vector, question, allowed, self.settings.candidates)
+        offered = _as_candidates(shelf, found, now)
+        seed = self._draw_seed()
+        query = Query(vector=vector, time=now, task=stable_key(task_key(question)))
+        policy = self.learner(namespace).policy
+        choice = policy.choose(query, offered, k, np.random.default_rng(seed))
+        record = DecisionRecord(
+            id=new_id("dec"),
+            namespace=namespace,
+            created=now,
+            query=question,
+            run_id=run_id,
+            policy=policy.name,
+            seed=seed,
+            k=k,
+            shown=choice.rows,
+            candidates=len(offered),
+            void_probability=choice.void_probability,
+            scale=choice.scale,
+            forced=choice.forced,
+            success=_triple(choice.success),
+            without_memory=_triple(choice.without_memory),
+            lift=_triple(choice.lift),
+            evaluation=exclude_task is not None,
+        )
+        seqs = np.ascontiguousarray(shelf.table["seq"][found.rows])
+        shown_seqs = np.ascontiguousarray(seqs[list(choice.rows)])
+        seq = self.log.append_decision(record, shown=shown_seqs.tobytes(), candidates=pack(seqs, offered.table, choice))
+        self.log.put_vectors(self.embedder_id, [(seq, vector.tobytes())])
+        self._count_shown(shelf, shown_seqs)
+        return Retrieved(record, [self._shown_case(shelf, found, offered, choice, row) for row in choice.rows])
+
+    def _same_task(self, shelf: Shelf, vector: Vector, questions: set[str]) -> NDArray[np.bool_]:
+        keys = np.asarray([stable_key(task_key(question)) for question in questions], np.int64)
+        same = np.isin(shelf.table["task"], keys)
+        return same | (shelf.vectors @ vector >= self.settings.candidates.same_task_cosine)
+
+    def _draw_seed(self) -> int:
+        if self.settings.seed is None:
+            return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
+        sequence = np.random.SeedSequence([self.settings.seed, self.log.last_seq])
+        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _count_shown(self, shelf: Shelf, seqs: NDArray[np.int64]) -> None:
+        for seq in seqs.tolist():
+            shelf.table["shown"][shelf.row_of_seq[seq]] += 1
+
+    def _shown_case(self, shelf: Shelf, found: Found, offered: Candidates, choice: Choice, row: int) -> ShownCase:
+        case_id = offered.ids[row]
+        similarity = float(found.similarity[row])
+        value, sd = float(choice.value[row]), float(choice.value_sd[row])
+        return ShownCase(
+            case=self._case(case_id).case,
+            outcome=self.in_force(case_id),
+            similarity=similarity,
+            value=value,
+            value_low=value - 1.645 * sd,
+            value_high=value + 1.645 * sd,
+            why=_why(choice, row, similarity, int(shelf.table["shown"][found.rows[row]])),
+        )
+
+    # Retain
+
+    def retain(self, new: NewCase, vector: Vector, *, reward: float | None, reward_kind: OutcomeKind) -> Case:
+        """Keep an attempt, and what is known of its outcome.
+
+        Raises:
+            UnknownId: a parent or the decision is not in this namespace.
+        """
+        shelf = self.shelf(new.namespace)
+        case = Case(
+            id=new_id("case"),
+            namespace=new.namespace,
+            created=time.time(),
+            question=new.question,
+            plan=new.plan,
+            answer=new.answer,
+            lesson=new.lesson,
+            steps=new.steps,
+            tags=new.tags,
+            cost=new.cost,
+            model=new.model,
+            run_id=new.run_id,
+            decision_id=new.decision_id,
+            parents=self._parents(new),
+            source=new.source,
+            valid_until=new.valid_until,
+        )
+        group = self._near_duplicate(shelf, case, vector)
+        if group is not None:
+            case = case.model_copy(update={"group": group})
+        seq = self.log.append_case(case)
+        self.log.put_vectors(self.embedder_id, [(seq, vector.tobytes())])
+        row = shelf.add(seq, case, vector)
+        self._namespace_of[case.id] = case.namespace
+        self.index.put([self._index_row(shelf, row, case)])
+        if reward is not None:
+            self.record_outcome(reward, reward_kind, case_id=case.id)
+        return case
+
+    def _parents(self, new: NewCase) -> tuple[str, ...]:
+        shelf = self.shelf(new.namespace)
+        shown: tuple[str, ...] = ()
+        if new.decision_id is not None:
+            decision = self._decision(new.decision_id)
+            if decision.record.namespace != new.namespace:
+                raise UnknownId(f"Decision {new.decision_id!r} was made in another namespace than {new.namespace!r}.")
+            rows = [shelf.row_of_seq[seq] for seq in np.frombuffer(decision.shown, np.int64).tolist()]
+            shown = tuple(shelf.ids[row] for row in rows)
+        if new.parents is None:
+            return shown
+        for parent in new.parents:
+            if parent not in shelf.row_of:
+                raise UnknownId(
+                    f"There is no case {parent!r} in namespace {new.namespace!r}; pass ids that were shown."
+                )
+        return tuple(dict.fromkeys(new.parents))
+
+    def _near_duplicate(self, shelf: Shelf, case: Case, vector: Vector) -> str | None:
+        """Id of the group of a case that asks almost the same and did it the same way."""
+        if not len(shelf):
+            return None
+        signature = stable_key(plan_signature(case.plan, case.steps, case.answer))
+        close = (shelf.table["plan"] == signature) & (
+            shelf.vectors @ vector >= np.float32(self.settings.near_duplicate_cosine)
+        )
+        first = int(np.argmax(close))
+        if not close[first]:
+            return None
+        leader = self._case(shelf.ids[first]).case
+        return leader.group or leader.id
+
+    # Outcomes
+
+    def record_outcome(
+        self,
+        reward: float | None,
+        kind: OutcomeKind,
+        *,
+        confidence: float = 1.0,
+        decision_id: str | None = None,
+        case_id: str | None = None,
+        run_id: str | None = None,
+        cited: Sequence[str] | None = None,
+    ) -> OutcomeRecord:
+        """Append an outcome for a case and the decisions behind it, and learn from what is in force afterwards.
+
+        Raises:
+            UnknownId: nothing of that id is here.
+        """
+        decisions, cases = self._targets(decision_id, case_id, run_id)
+        for cited_id in cited or ():
+            if cited_id not in self._namespace_of:
+                raise UnknownId(f"There is no case {cited_id!r}; cite the ids that retrieve_cases returned.")
+        record = OutcomeRecord(
+            id=new_id("out"),
+            created=time.time(),
+            reward=reward,
+            kind=kind,
+            confidence=confidence,
+            decisions=tuple(decisions),
+            cases=tuple(cases),
+            run_id=run_id,
+            cited=None if cited is None else tuple(cited),
+        )
+        self.log.append_outcome(record)
+        self._apply_outcome(record)
+        return record
+
+    def _targets(
+        self, decision_id: str | None, case_id: str | None, run_id: str | None
+    ) -> tuple[dict[str, None], dict[str, None]]:
+        """Decisions and cases that belong to the same attempt as what was named. Dicts as ordered sets."""
+        if decision_id is None and case_id is None and run_id is None:
+            raise BankError("Say what the outcome belongs to: decision_id, case_id or run_id.")
+        decisions: dict[str, None] = {}
+        cases: dict[str, None] = {}
+        runs: dict[str, None] = {} if run_id is None else {run_id: None}
+        if case_id is not None:
+            case = self._case(case_id).case
+            cases[case_id] = None
+            if case.decision_id is not None:
+                decisions[case.decision_id] = None
+            if case.run_id is not None:
+                runs[case.run_id] = None
+        if decision_id is not None:
+            record = self._decision(decision_id).record
+            decisions[decision_id] = None
+            cases.update(dict.fromkeys(self.log.cases_of_decision(decision_id)))
+            if record.run_id is not None:
+                runs[record.run_id] = None
+        for run in runs:
+            decisions.update(dict.fromkeys(self.log.decisions_of_run(run)))
+            cases.update(dict.fromkeys(self.log.cases_of_run(run)))
+        if not decisions and not cases:
+            raise UnknownId(f"Nothing was retrieved or retained under run {run_id!r}; pass run_id there too.")
+        return decisions, cases
+
+    def _apply_outcome(self, record: OutcomeRecord) -> None:
+        for target in (*record.cases, *record.decisions):
+            self._outcomes.setdefault(target, []).append(record)
+        for case_id in record.cases:
+            shelf = self.shelf(self._namespace_of[case_id])
+            row = shelf.row_of[case_id]
+            shelf.set_outcome(row, self.in_force(case_id))
+        for decision_id in record.decisions:
+            namespace = self._decision(decision_id).record.namespace
+            self.learner(namespace).outcome_changed(decision_id)
+
+    def _learning_material(self, decision_id: str) -> tuple[Decision, Outcome | None]:
+        """A decision as its policy saw it (features as logged, not as they are now), with the outcome in force."""
+        seq, record, _, packed = self._decision(decision_id)
+        shelf = self.shelf(record.namespace)
+        numbers = unpack(packed, record.candidates)
+        shown = list(record.shown)
+        rows = [shelf.row_of_seq[s] for s in numbers.seqs[shown].tolist()]
+        raw = self.log.vector(self.embedder_id, seq)
+        vector = np.zeros(self.dim, np.float32) if raw is None else np.frombuffer(raw, np.float32)
+        decision = Decision(
+            query=Query(vector=vector, time=record.created, task=stable_key(task_key(record.query))),
+            shown=Candidates(tuple(shelf.ids[row] for row in rows), numbers.table[shown], shelf.vectors[rows]),
+        )
+        outcome = self.in_force(decision_id)
+        if outcome.reward is None or outcome.kind is None:
+            return decision, None
+        cited = None if outcome.cited is None else frozenset(outcome.cited)
+        return decision, Outcome(outcome.reward, outcome.kind, outcome.confidence, cited, outcome.created)
+
+    # Looking up
+
+    def _case(self, case_id: str) -> CaseRow:
+        found = self.log.case(case_id)
+        if found is None:
+            raise UnknownId(f"There is no case {case_id!r} in this bank.")
+        return found
+
+    def _decision(self, decision_id: str) -> DecisionRow:
+        found = self.log.decision(decision_id)
+        if found is None:
+            raise UnknownId(f"There is no decision {decision_id!r} in this bank.")
+        return found
+
+    def _index_row(self, shelf: Shelf, row: int, case: Case) -> IndexRow:
+        metadata: dict[str, str | int | float | bool] = {
+            "namespace": case.namespace,
+            "created": case.created,
+            "kind": case.kind,
+            "status": shelf.status(row),
+        }
+        if case.run_id is not None:
+            metadata["run_id"] = case.run_id
+        if case.tags:
+            metadata["tags"] = " ".join(case.tags)
+        return IndexRow(case.id, case.namespace, case.question, shelf.vectors[row].copy(), metadata)
+
+
+def _as_candidates(shelf: Shelf, found: Found, now: float) -> Candidates:
+    facts = shelf.table[found.rows]
+    table = np.zeros(len(found.rows), CANDIDATE_DTYPE)
+    table["similarity"] = found.similarity
+    table["bm25"] = found.bm25
+    table["age_days"] = (now - facts["created"]) / _SECONDS_PER_DAY
+    for name in ("reward", "plan_length", "kind", "group", "plan"):
+        table[name] = facts[name]
+    ids = [shelf.ids[int(row)] for row in found.rows.tolist()]
+    return Candidates(tuple(ids), table, shelf.vectors[found.rows])
+
+
+def _triple(interval: Interval | None) -> tuple[float, float, float] | None:
+    return None if interval is None else (interval.mean, interval.low, interval.high)
+
+
+def _why(choice: Choice, row: int, similarity: float, shown: int) -> str:
+    parts = [f"cosine {similarity:.2f}", f"shown {shown} times"]
+    if choice.scale == "lift":
+        low, high = (choice.value[row] + sign * 1.645 * choice.value_sd[row] for sign in (-1, 1))
+        parts.append(f"expected to change P(success) by {choice.value[row]:+.2f} (90 % {low:+.2f}..{high:+.2f})")
+        if choice.sampled[row] - choice.value[row] > 0.5 * choice.value_sd[row] > 0:
+            parts.append("partly shown to find out more about it")
+    if choice.forced == "uniform":
+        parts.append("drawn at random to measure what cases are worth")
+    return ", ".join(parts)

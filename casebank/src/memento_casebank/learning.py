@@ -1,0 +1,83 @@
+"""What a namespace's policy has learned, kept equal to the log at all times.
+
+Owns the order of learning: decisions in the order of their first known outcome, each with the outcome now in force.
+A new outcome is learned at once. An amended one changes the past: the policy goes back to the last checkpoint before
+it and learns the rest again, so the state is always what a rebuild from the log would give, bit for bit.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from memento_casebank.policies.base import Decision, Outcome, Policy
+
+__all__ = ["Learner"]
+
+_CHECKPOINT_EVERY = 256
+_CHECKPOINTS = 8
+
+Load = Callable[[str], tuple[Decision, Outcome | None]]
+
+
+class Learner:
+    """A policy and the fold over the log that made it."""
+
+    def __init__(self, make: Callable[[], Policy[Any]], load: Load) -> None:
+        """`load` gives a decision with the outcome in force now, None while that is unknown."""
+        self._make = make
+        self._load = load
+        self.policy = make()
+        self._order: list[str] = []
+        self._place: dict[str, int] = {}
+        self._checkpoints: list[tuple[int, dict[str, Any]]] = []
+
+    @property
+    def learned(self) -> int:
+        """How many decisions have an outcome that was ever known."""
+        return len(self._order)
+
+    def outcome_changed(self, decision_id: str) -> None:
+        """Take in that the outcome of a decision is new, or another one now."""
+        place = self._place.get(decision_id)
+        if place is not None:
+            self._replay_from(place)
+            return
+        decision, outcome = self._load(decision_id)
+        if outcome is None:
+            return
+        self._enter(decision_id)
+        self.policy.learn(decision, outcome)
+        self._maybe_checkpoint(len(self._order))
+
+    def restore(self, order: Iterable[str], *, learned: int = 0, state: dict[str, Any] | None = None) -> None:
+        """Start over with these decisions in order; the first `learned` of them are already in `state`."""
+        self._order = []
+        self._place = {}
+        self._checkpoints = []
+        for decision_id in order:
+            self._enter(decision_id)
+        if state is None:
+            self._replay_from(0)
+        else:
+            self._checkpoints = [(learned, state)]
+            self._replay_from(len(self._order) if learned >= len(self._order) else learned)
+
+    def _enter(self, decision_id: str) -> None:
+        self._place[decision_id] = len(self._order)
+        self._order.append(decision_id)
+
+    def _replay_from(self, place: int) -> None:
+        self._checkpoints = [entry for entry in self._checkpoints if entry[0] <= place]
+        start, state = self._checkpoints[-1] if self._checkpoints else (0, None)
+        self.policy = self._make()
+        if state is not None:
+            self.policy.load_state_dict(state)
+        for done, decision_id in enumerate(self._order[start:], start + 1):
+            decision, outcome = self._load(decision_id)
+            if outcome is not None:
+                self.policy.learn(decision, outcome)
+            self._maybe_checkpoint(done)
+
+    def _maybe_checkpoint(self, done: int) -> None:
+        if done % _CHECKPOINT_EVERY == 0:
+            self._checkpoints.append((done, self.policy.state_dict()))
+            del self._checkpoints[:-_CHECKPOINTS]

@@ -1,0 +1,269 @@
+"""The bank's log: one SQLite file that only grows, and from which everything else can be rebuilt.
+
+Owns the schema, the order of things (`seq`, one sequence over all kinds of records) and durability. It knows
+nothing of learning or searching. The tables of records refuse UPDATE and DELETE by trigger; `vectors` and
+`snapshots` are derived (a vector may have cost money, so it is kept, but `reembed` may replace it).
+
+Every commit is synced to disk before it is acknowledged (WAL, synchronous=FULL). A process that is killed in the
+middle leaves a torn WAL tail, which SQLite drops at the next open: the unacknowledged transaction is gone, the
+rest is whole.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from memento_casebank.records import BankError, Case, DecisionRecord, Edit, OutcomeRecord
+
+__all__ = ["CaseRow", "DecisionRow", "Log"]
+
+SCHEMA_VERSION = 1
+
+_RECORDS = ("cases", "decisions", "outcomes", "edits")
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE cases (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL, run_id TEXT, decision_id TEXT,
+    body TEXT NOT NULL);
+CREATE INDEX cases_run ON cases (run_id) WHERE run_id IS NOT NULL;
+CREATE INDEX cases_decision ON cases (decision_id) WHERE decision_id IS NOT NULL;
+CREATE TABLE decisions (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, namespace TEXT NOT NULL, run_id TEXT,
+    shown BLOB NOT NULL,      -- int64 seq of each case shown, in rank order
+    candidates BLOB NOT NULL, -- see decisions.pack
+    body TEXT NOT NULL);
+CREATE INDEX decisions_run ON decisions (run_id) WHERE run_id IS NOT NULL;
+CREATE TABLE outcomes (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body TEXT NOT NULL);
+CREATE TABLE edits (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, case_id TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE vectors (
+    embedder TEXT NOT NULL, seq INTEGER NOT NULL, vector BLOB NOT NULL, -- float32, of a case or a decision's query
+    PRIMARY KEY (embedder, seq)) WITHOUT ROWID;
+CREATE TABLE snapshots (
+    name TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL) WITHOUT ROWID;
+""" + "".join(
+    f"CREATE TRIGGER {table}_never_{verb.lower()} BEFORE {verb} ON {table} "
+    f"BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;\n"
+    for table in _RECORDS
+    for verb in ("UPDATE", "DELETE")
+)
+
+
+class CaseRow(NamedTuple):
+    """A case with its place in the log."""
+
+    seq: int
+    case: Case
+
+
+class DecisionRow(NamedTuple):
+    """A decision with its place in the log and its binary columns."""
+
+    seq: int
+    record: DecisionRecord
+    shown: bytes
+    candidates: bytes
+
+
+class Log:
+    """One open SQLite file. Not thread-safe: the bank calls it from one thread at a time."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """Open or create the log at `path`.
+
+        Raises:
+            BankError: the file is not a case bank, or was made by a newer version.
+        """
+        self.path = path
+        target = f"file:{path}?mode=ro" if read_only else str(path)
+        try:
+            self._db = sqlite3.connect(
+                target, uri=read_only, isolation_level=None, check_same_thread=False, timeout=10.0
+            )
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+            self._check_schema(create=not read_only)
+        except sqlite3.DatabaseError as exc:
+            raise BankError(
+                f"{path} cannot be opened as a case bank ({exc}); name another folder or restore it"
+            ) from exc
+        self._next = 1 + max(
+            self._db.execute(f"SELECT coalesce(max(seq), 0) FROM {table}").fetchone()[0] for table in _RECORDS
+        )
+
+    def _check_schema(self, *, create: bool) -> None:
+        version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0 and create:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise BankError(
+                f"{self.path} has schema {version}, this version of memento-casebank reads {SCHEMA_VERSION}; "
+                "export it with the version that wrote it (`memento-casebank export`) and import it here"
+            )
+
+    def close(self) -> None:
+        self._db.close()
+
+    # Transactions
+
+    def begin(self) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._db.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Generator[None]:
+        """Undo what the block appended if it raises; the transaction around it goes on."""
+        self._db.execute("SAVEPOINT one")
+        before = self._next
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK TO one")
+            self._next = before
+            raise
+        finally:
+            self._db.execute("RELEASE one")
+
+    @property
+    def last_seq(self) -> int:
+        """Place of the newest record; 0 in an empty log."""
+        return self._next - 1
+
+    def _take_seq(self) -> int:
+        self._next += 1
+        return self._next - 1
+
+    # Appending
+
+    def append_case(self, case: Case) -> int:
+        seq = self._take_seq()
+        self._db.execute(
+            "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?)",
+            (seq, case.id, case.namespace, case.run_id, case.decision_id, _dump(case)),
+        )
+        return seq
+
+    def append_decision(self, record: DecisionRecord, *, shown: bytes, candidates: bytes) -> int:
+        seq = self._take_seq()
+        self._db.execute(
+            "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (seq, record.id, record.namespace, record.run_id, shown, candidates, _dump(record)),
+        )
+        return seq
+
+    def append_outcome(self, record: OutcomeRecord) -> int:
+        seq = self._take_seq()
+        self._db.execute("INSERT INTO outcomes VALUES (?, ?, ?)", (seq, record.id, _dump(record)))
+        return seq
+
+    def append_edit(self, record: Edit) -> int:
+        seq = self._take_seq()
+        self._db.execute("INSERT INTO edits VALUES (?, ?, ?, ?)", (seq, record.id, record.case_id, _dump(record)))
+        return seq
+
+    def put_vectors(self, embedder: str, rows: Iterable[tuple[int, bytes]]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", ((embedder, seq, vector) for seq, vector in rows)
+        )
+
+    # Reading
+
+    def case(self, case_id: str) -> CaseRow | None:
+        row = self._db.execute("SELECT seq, body FROM cases WHERE id = ?", (case_id,)).fetchone()
+        return None if row is None else CaseRow(row[0], Case.model_validate_json(row[1]))
+
+    def case_at(self, seq: int) -> Case:
+        body: str = self._db.execute("SELECT body FROM cases WHERE seq = ?", (seq,)).fetchone()[0]
+        return Case.model_validate_json(body)
+
+    def cases(self) -> Iterator[CaseRow]:
+        """All cases, oldest first."""
+        for seq, body in self._db.execute("SELECT seq, body FROM cases ORDER BY seq"):
+            yield CaseRow(seq, Case.model_validate_json(body))
+
+    def cases_of_run(self, run_id: str) -> list[str]:
+        return self._ids("SELECT id FROM cases WHERE run_id = ? ORDER BY seq", run_id)
+
+    def cases_of_decision(self, decision_id: str) -> list[str]:
+        return self._ids("SELECT id FROM cases WHERE decision_id = ? ORDER BY seq", decision_id)
+
+    def decision(self, decision_id: str) -> DecisionRow | None:
+        row = self._db.execute(
+            "SELECT seq, body, shown, candidates FROM decisions WHERE id = ?", (decision_id,)
+        ).fetchone()
+        return None if row is None else DecisionRow(row[0], DecisionRecord.model_validate_json(row[1]), row[2], row[3])
+
+    def decisions(self) -> Iterator[DecisionRow]:
+        """All decisions, oldest first."""
+        for seq, body, shown, candidates in self._db.execute(
+            "SELECT seq, body, shown, candidates FROM decisions ORDER BY seq"
+        ):
+            yield DecisionRow(seq, DecisionRecord.model_validate_json(body), shown, candidates)
+
+    def decisions_of_run(self, run_id: str) -> list[str]:
+        return self._ids("SELECT id FROM decisions WHERE run_id = ? ORDER BY seq", run_id)
+
+    def shown(self) -> Iterator[tuple[int, str, bytes]]:
+        """(seq, namespace, seqs of the cases shown) of every decision, oldest first."""
+        yield from self._db.execute("SELECT seq, namespace, shown FROM decisions ORDER BY seq")
+
+    def outcomes(self) -> Iterator[tuple[int, OutcomeRecord]]:
+        for seq, body in self._db.execute("SELECT seq, body FROM outcomes ORDER BY seq"):
+            yield seq, OutcomeRecord.model_validate_json(body)
+
+    def edits(self) -> Iterator[tuple[int, Edit]]:
+        for seq, body in self._db.execute("SELECT seq, body FROM edits ORDER BY seq"):
+            yield seq, Edit.model_validate_json(body)
+
+    def edit(self, edit_id: str) -> Edit | None:
+        row = self._db.execute("SELECT body FROM edits WHERE id = ?", (edit_id,)).fetchone()
+        return None if row is None else Edit.model_validate_json(row[0])
+
+    def vector(self, embedder: str, seq: int) -> bytes | None:
+        row = self._db.execute("SELECT vector FROM vectors WHERE embedder = ? AND seq = ?", (embedder, seq)).fetchone()
+        return None if row is None else row[0]
+
+    def case_vectors(self, embedder: str) -> Iterator[tuple[int, bytes]]:
+        """(seq, vector) of every case that `embedder` has embedded, oldest first."""
+        yield from self._db.execute(
+            "SELECT seq, vector FROM vectors JOIN cases USING (seq) WHERE embedder = ? ORDER BY seq", (embedder,)
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Number of records of each kind."""
+        return {table: self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _RECORDS}
+
+    def _ids(self, sql: str, value: str) -> list[str]:
+        return [row[0] for row in self._db.execute(sql, (value,))]
+
+    # Meta and snapshots
+
+    def meta(self, key: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def snapshot(self, name: str) -> tuple[int, bytes] | None:
+        """A saved state and the place in the log up to which it had read."""
+        return self._db.execute("SELECT seq, state FROM snapshots WHERE name = ?", (name,)).fetchone()
+
+    def put_snapshot(self, name: str, seq: int, state: bytes) -> None:
+        self._db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (name, seq, state))
+
+    def drop_snapshots(self) -> None:
+        self._db.execute("DELETE FROM snapshots")
+
+
+def _dump(record: Case | DecisionRecord | OutcomeRecord | Edit) -> str:
+    return record.model_dump_json(exclude_defaults=True)

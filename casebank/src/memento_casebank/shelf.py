@@ -1,0 +1,118 @@
+"""One namespace's cases as columns in memory: what a retrieval scans.
+
+Owns the exact vector matrix, the inverted index and the small facts about each case that filters and policies
+need. It holds no text: that is read from the log for the few cases that are shown. Rows are numbered in the order
+of the log and never move, so a row number is valid as long as the shelf is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memento_casebank.lexical import InvertedIndex
+from memento_casebank.policies.base import KIND_CODES, stable_key
+from memento_casebank.records import Case, CaseStatus, InForce, plan_signature, plan_steps, task_key
+
+__all__ = ["STATUS_CODES", "Shelf"]
+
+STATUS_CODES: dict[CaseStatus, int] = {"active": 0, "disabled": 1, "quarantined": 2, "archived": 3}
+_STATUS_NAMES: list[CaseStatus] = list(STATUS_CODES)
+
+_COLUMNS = np.dtype(
+    [
+        ("seq", np.int64),
+        ("created", np.float64),
+        ("valid_until", np.float64),
+        ("reward", np.float32),
+        ("plan_length", np.float32),
+        ("kind", np.int8),
+        ("status", np.int8),
+        ("group", np.int64),
+        ("plan", np.int64),
+        ("task", np.int64),
+        ("shown", np.int32),
+    ]
+)
+
+
+class Shelf:
+    """Cases of one namespace, row by row."""
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self.ids: list[str] = []
+        self.row_of: dict[str, int] = {}
+        self.row_of_seq: dict[int, int] = {}
+        self.words = InvertedIndex()
+        self._table = np.zeros(64, _COLUMNS)
+        self._vectors = np.zeros((64, dim), np.float32)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def table(self) -> NDArray[np.void]:
+        """(N,) facts about each case; writable."""
+        return self._table[: len(self.ids)]
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """(N, D) unit vectors of the questions."""
+        return self._vectors[: len(self.ids)]
+
+    def add(self, seq: int, case: Case, vector: NDArray[np.float32]) -> int:
+        """Put a case on the shelf and return its row."""
+        row = len(self.ids)
+        if row == len(self._table):
+            self._grow(2 * row)
+        signature = stable_key(plan_signature(case.plan, case.steps, case.answer))
+        facts: Any = self._table[row]
+        facts["seq"] = seq
+        facts["created"] = case.created
+        facts["valid_until"] = np.inf if case.valid_until is None else case.valid_until
+        facts["reward"] = np.nan
+        facts["plan_length"] = len(case.steps) or len(plan_steps(case.plan))
+        facts["kind"] = KIND_CODES["unknown"]
+        facts["status"] = STATUS_CODES["quarantined" if case.quarantine else "active"]
+        facts["group"] = stable_key(case.group or case.id)
+        facts["plan"] = signature
+        facts["task"] = stable_key(task_key(case.question))
+        facts["shown"] = 0
+        self._vectors[row] = vector
+        self.ids.append(case.id)
+        self.row_of[case.id] = row
+        self.row_of_seq[seq] = row
+        self.words.add(case.question)
+        return row
+
+    def reload_vectors(self, dim: int, vectors: Sequence[NDArray[np.float32]]) -> None:
+        """Replace every vector, in row order, after the embedder changed."""
+        self.dim = dim
+        self._vectors = np.zeros((len(self._table), dim), np.float32)
+        if vectors:
+            self._vectors[: len(vectors)] = np.stack(list(vectors))
+
+    def set_outcome(self, row: int, outcome: InForce) -> None:
+        facts: Any = self._table[row]
+        facts["reward"] = np.nan if outcome.reward is None else outcome.reward
+        facts["kind"] = KIND_CODES[outcome.kind or "unknown"]
+
+    def set_status(self, row: int, status: CaseStatus) -> None:
+        self._table[row]["status"] = STATUS_CODES[status]
+
+    def status(self, row: int) -> CaseStatus:
+        return _STATUS_NAMES[int(self._table[row]["status"])]
+
+    def showable(self, now: float) -> NDArray[np.bool_]:
+        """(N,) which cases may be shown at all at time `now`."""
+        table = self.table
+        return (table["status"] == 0) & (table["valid_until"] > now)
+
+    def _grow(self, capacity: int) -> None:
+        table = np.zeros(capacity, _COLUMNS)
+        table[: len(self._table)] = self._table
+        vectors = np.zeros((capacity, self.dim), np.float32)
+        vectors[: len(self._vectors)] = self._vectors
+        self._table, self._vectors = table, vectors
