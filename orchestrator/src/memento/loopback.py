@@ -1,0 +1,41 @@
+"""An ASGI app on a free port of this machine, for as long as a block lasts.
+
+Owns starting and stopping uvicorn inside our own task group. Used by the offline stand-in and by the demo's pages.
+"""
+
+import socket
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import anyio
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+__all__ = ["serve_on_loopback"]
+
+_STOP_SECONDS = 3.0
+
+
+@asynccontextmanager
+async def serve_on_loopback(app: "ASGIApp") -> AsyncGenerator[str]:
+    """Serve `app`; yields its origin, such as `http://127.0.0.1:40123`. Requests in flight at the end are dropped."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield  # Ctrl-C belongs to the command, not to a server inside it
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        # The socket listens from here on: a request sent before uvicorn is up waits in its queue.
+        server = Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+        async with anyio.create_task_group() as group:
+            group.start_soon(server.serve, [listener])
+            try:
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = server.force_exit = True  # uvicorn closes its connections within a tick
+                group.cancel_scope.deadline = anyio.current_time() + _STOP_SECONDS
+                group.cancel_scope.shield = True
