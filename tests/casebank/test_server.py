@@ -113,7 +113,7 @@ async def test_in_evaluation_a_question_never_retrieves_itself(client: Client) -
     await call(client, "retain_case", question=question.upper() + " ", plan={"a": 1}, answer="Bloomsburg")
     other = await call(client, "retain_case", question="What is the capital of Orotina Canton?", plan={"a": 2})
 
-    found = await call(client, "retrieve_cases", query=question, exclude_task=question)
+    found = await call(client, "retrieve_cases", query=question, exclude_task=True)
 
     assert [case["case_id"] for case in found["cases"]] == [other["case_id"]]
 
@@ -126,3 +126,25 @@ async def test_an_unknown_id_is_an_error_that_says_which(client: Client) -> None
 
 async def test_an_outcome_that_is_neither_a_share_nor_unknown_is_refused(client: Client) -> None:
     assert "less than or equal to 1" in await refused(client, "record_outcome", reward=2, kind="judge", run_id="x")
+
+
+async def test_evaluation_mode_also_excludes_the_original_question_of_a_rephrased_query(client: Client) -> None:
+    question = "What is the capital of Columbia County?"
+    await call(client, "retain_case", question=question, plan={"a": 1}, answer="Bloomsburg")
+
+    shown = await call(client, "retrieve_cases", query="capital of Columbia County")
+    hidden = await call(client, "retrieve_cases", query="capital of Columbia County", exclude_task=question)
+
+    assert len(shown["cases"]) == 1
+    assert hidden["cases"] == []
+
+
+async def test_steps_and_costs_may_carry_more_than_the_bank_knows_about(client: Client) -> None:
+    await call(
+        client,
+        "retain_case",
+        question="Read it",
+        plan={"a": 1},
+        steps=[{"subtask": "open", "tools": ["documents__read"], "status": "done", "seconds": 3}],
+        cost={"tokens": 10, "tool_calls": 2},
+    )

@@ -64,17 +64,24 @@ class CaseBank:
         limit: int = 4,
         *,
         namespace: str = "default",
-        exclude_task: str | None = None,
+        exclude_task: bool | str = False,
         run_id: str | None = None,
     ) -> Retrieved:
         """Choose at most `limit` cases for a question, or none, and log the decision.
 
-        With `exclude_task` (the benchmark question) no case of that task, nor of `query`, can be shown.
+        With `exclude_task` (evaluation) no case of this very task can be shown: of `query`, and of the original
+        question when `exclude_task` is that.
         """
-        vector = await self._embed(query)
+        excluded = () if exclude_task is False else (query,) if exclude_task is True else (query, exclude_task)
+        vectors = await self._embed([query, *excluded[1:]])
         return await self._run(
             lambda: self._engine.retrieve(
-                query, vector, k=limit, namespace=namespace, run_id=run_id, exclude_task=exclude_task
+                query,
+                vectors[0],
+                k=limit,
+                namespace=namespace,
+                run_id=run_id,
+                excluded=list(zip(excluded, vectors, strict=True)) if excluded else [],
             )
         )
 
@@ -119,7 +126,7 @@ class CaseBank:
             source=source,
             valid_until=valid_until,
         )
-        vector = await self._embed(question)
+        vector = (await self._embed([question]))[0]
         return await self._run(lambda: self._engine.retain(new, vector, reward=reward, reward_kind=reward_kind))
 
     async def record_outcome(
@@ -155,8 +162,8 @@ class CaseBank:
         """Wait until the chromadb index holds every case."""
         await anyio.to_thread.run_sync(self._engine.index.flush)
 
-    async def _embed(self, text: str) -> NDArray[np.float32]:
-        return (await anyio.to_thread.run_sync(self._embedder.embed, [text]))[0]
+    async def _embed(self, texts: list[str]) -> NDArray[np.float32]:
+        return await anyio.to_thread.run_sync(self._embedder.embed, texts)
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(self._engine.run, call)

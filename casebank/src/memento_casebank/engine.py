@@ -297,14 +297,17 @@ class Engine:
         k: int,
         namespace: str,
         run_id: str | None = None,
-        exclude_task: str | None = None,
+        excluded: Sequence[tuple[str, Vector]] = (),
     ) -> Retrieved:
-        """Choose cases for a question, log the decision and return both. `exclude_task` turns evaluation mode on."""
+        """Choose cases for a question, log the decision and return both.
+
+        In evaluation, `excluded` names the questions (with vectors) whose own cases must not be shown.
+        """
         now = time.time()
         shelf = self.shelf(namespace)
         allowed = shelf.showable(now)
-        if exclude_task is not None:
-            allowed = allowed & ~self._same_task(shelf, vector, {question, exclude_task})
+        for own_question, own_vector in excluded:
+            allowed = allowed & ~self._same_task(shelf, own_question, own_vector)
         found = find(shelf, vector, question, allowed, self.settings.candidates)
         offered = _as_candidates(shelf, found, now)
         seed = self._draw_seed()
@@ -328,7 +331,7 @@ class Engine:
             success=_triple(choice.success),
             without_memory=_triple(choice.without_memory),
             lift=_triple(choice.lift),
-            evaluation=exclude_task is not None,
+            evaluation=bool(excluded),
         )
         seqs = np.ascontiguousarray(shelf.table["seq"][found.rows])
         shown_seqs = np.ascontiguousarray(seqs[list(choice.rows)])
@@ -337,10 +340,10 @@ class Engine:
         self._count_shown(shelf, shown_seqs)
         return Retrieved(record, [self._shown_case(shelf, found, offered, choice, row) for row in choice.rows])
 
-    def _same_task(self, shelf: Shelf, vector: Vector, questions: set[str]) -> NDArray[np.bool_]:
-        keys = np.asarray([stable_key(task_key(question)) for question in questions], np.int64)
-        same = np.isin(shelf.table["task"], keys)
-        return same | (shelf.vectors @ vector >= self.settings.candidates.same_task_cosine)
+    def _same_task(self, shelf: Shelf, question: str, vector: Vector) -> NDArray[np.bool_]:
+        """(N,) which cases are about this very task: the same words, or a question as close as a paraphrase."""
+        same_words = shelf.table["task"] == stable_key(task_key(question))
+        return same_words | (shelf.vectors @ vector >= np.float32(self.settings.candidates.same_task_cosine))
 
     def _draw_seed(self) -> int:
         if self.settings.seed is None:

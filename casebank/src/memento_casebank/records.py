@@ -67,17 +67,16 @@ class _Record(BaseModel):
 class Step(_Record):
     """One subtask as it was done."""
 
-    subtask: str = Field(description="What was to be done")
+    model_config = ConfigDict(frozen=True, extra="ignore")  # agents note more about their steps than we need
+
+    subtask: str = Field(max_length=4_000, description="What was to be done")
     tools: tuple[str, ...] = Field(default=(), description="Tools called, in order")
+    status: str | None = Field(default=None, max_length=100, description="How it ended, in the agent's words")
     reward: Reward | None = Field(default=None, description="How well this step went, 0..1; absent: unknown")
 
 
-class Cost(_Record):
-    """What an attempt cost. An absent figure is unknown, not zero."""
-
-    tokens: int | None = Field(default=None, ge=0)
-    seconds: float | None = Field(default=None, ge=0)
-    usd: float | None = Field(default=None, ge=0)
+Cost = dict[Annotated[str, Field(max_length=40)], float]
+"""What an attempt cost, by unit (`tokens`, `seconds`, `usd`, `tool_calls`, …). An absent unit is unknown, not 0."""
 
 
 class Case(_Record):

@@ -130,9 +130,9 @@ def build_server(settings: Settings) -> Server[_Shelter]:
         limit: Annotated[int, Field(ge=1, le=32, description="Most cases to show")] = 4,
         namespace: Namespace = "default",
         exclude_task: Annotated[
-            str | None,
-            Field(max_length=8_000, description="Evaluation only: a question whose own cases must not be shown"),
-        ] = None,
+            bool | str,
+            Field(description="Evaluation: show no case of this very task; the original question if query is not it"),
+        ] = False,
         run_id: Annotated[Id | None, Field(description="Your id for this run, so that its outcome finds it")] = None,
     ) -> Annotated[CallToolResult, RetrievedCases]:
         """Find past attempts at tasks like this one, good and bad, with their plans and how they turned out.
