@@ -1,8 +1,19 @@
 """What all tests share: one async backend, a MEMENTO_HOME of their own, live tests off unless asked for."""
 
+import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# No time limit per example: the machine may be busy. In CI always the same examples: a red run can be repeated.
+hypothesis.settings.register_profile(
+    "memento",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("memento")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,8 +37,6 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def memento_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """No test may touch the user's data, nor see the user's settings."""
-    import os
-
     for name in list(os.environ):
         if name.startswith("MEMENTO_") or name == "OPENAI_API_KEY":
             monkeypatch.delenv(name)

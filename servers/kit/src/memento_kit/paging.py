@@ -43,7 +43,7 @@ def page_text(text: str, *, offset: int = 0, max_chars: int) -> TextPage:
 def _near_break(text: str, start: int, end: int) -> int:
     earliest = end - int((end - start) * _BREAK_WINDOW)
     for separator in ("\n\n", "\n", " "):
-        at = text.rfind(separator, earliest, end)
-        if at > start:
+        at = text.rfind(separator, max(start, earliest - len(separator)), end)
+        if at >= 0:
             return at + len(separator)
     return end

@@ -11,6 +11,7 @@ import importlib.metadata
 import ipaddress
 import logging
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ __all__ = ["BearerToken", "add_transport_options", "serve"]
 
 TOKEN_VARIABLE = "MEMENTO_TOKEN"
 _USAGE_ERROR = 2
+_HOST_HEADER = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::\d{1,5})?")
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 _MIN_TOKEN_CHARS = 16
 _GRACE_SECONDS = 3
@@ -160,7 +162,17 @@ def _endpoint(options: argparse.Namespace) -> _Endpoint:
             f"--host {options.host} is reachable from other machines, so a bearer token is needed: "
             f"pass --token-file FILE or set {TOKEN_VARIABLE} (or listen on 127.0.0.1)"
         )
-    return _Endpoint(options.transport, options.host, options.port, token, tuple(options.allowed_host))
+    allowed_hosts = tuple(_allowed_host(given) for given in options.allowed_host)
+    return _Endpoint(options.transport, options.host, options.port, token, allowed_hosts)
+
+
+def _allowed_host(given: str) -> str:
+    if not _HOST_HEADER.fullmatch(given):
+        raise StartupError(
+            f"--allowed-host {given} is not a Host header: give a name or address as clients write it in the URL, "
+            "such as mcp.example.com, mcp.example.com:8443 or [::1] (no scheme, no path, no wildcard)"
+        )
+    return given.lower()
 
 
 def _token(file: Path | None) -> str | None:
@@ -211,22 +223,24 @@ async def _run(server: Server[Any], endpoint: _Endpoint) -> None:
     starlette = make_app(host=endpoint.host, transport_security=security)
     app: Any = starlette if endpoint.token is None else BearerToken(starlette, endpoint.token)
     with _listen(endpoint.host, endpoint.port) as listener:
-        path = "/sse" if endpoint.transport == "sse" else "/mcp"
-        port = listener.getsockname()[1]
-        sys.stderr.write(f"{server.name}: listening on http://{_host_header(endpoint.host)}:{port}{path}\n")
-        if _is_wildcard(endpoint.host) and not endpoint.allowed_hosts:
-            sys.stderr.write(
-                f"{server.name}: other machines will get 421: name this one as they do, with --allowed-host NAME\n"
-            )
         # log_config=None: uvicorn's own would write the access log to stdout. Its lifespan is ours to run, so
         # that a failing start raises here instead of being logged there.
         config = uvicorn.Config(
             app, log_config=None, timeout_graceful_shutdown=_GRACE_SECONDS, server_header=False, lifespan="off"
         )
         async with starlette.router.lifespan_context(starlette):
+            _announce(server.name, endpoint, port=listener.getsockname()[1])
             # uvicorn handles the signals itself while it serves, and raises them again afterwards.
             with exit_on_signals(lambda: None):
                 await uvicorn.Server(config).serve(sockets=[listener])
+
+
+def _announce(name: str, endpoint: _Endpoint, *, port: int) -> None:
+    path = "/sse" if endpoint.transport == "sse" else "/mcp"
+    sys.stderr.write(f"{name}: listening on http://{_host_header(endpoint.host)}:{port}{path}\n")
+    if _is_wildcard(endpoint.host) and not endpoint.allowed_hosts:
+        sys.stderr.write(f"{name}: other machines will get 421: name this one as they do, with --allowed-host NAME\n")
+    sys.stderr.flush()
 
 
 def _is_wildcard(host: str) -> bool:
@@ -242,9 +256,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except OSError as exc:
-        raise StartupError(
-            f"cannot listen on {host}:{port} ({exc.strerror or exc}); choose another --host or --port"
-        ) from exc
+        # asyncio and socket add words of their own to strerror; a name that does not resolve has no errno.
+        reason = exc.strerror if isinstance(exc, socket.gaierror) or exc.errno is None else os.strerror(exc.errno)
+        raise StartupError(f"cannot listen on {host}:{port} ({reason}); choose another --host or --port") from exc
 
 
 def _host_header(host: str) -> str:
