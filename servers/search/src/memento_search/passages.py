@@ -48,8 +48,8 @@ _SUFFIXES: dict[Kind, str] = {
     "code": (
         ".py .pyi .ipynb .js .mjs .cjs .jsx .ts .tsx .vue .svelte .java .kt .scala .c .h .cc .cpp .cxx .hpp .cs .go "
         ".rs .rb .php .pl .pm .lua .r .jl .swift .m .mm .dart .ex .exs .erl .hs .ml .clj .lisp .el .sh .bash .zsh "
-        ".fish .ps1 .bat .sql .graphql .proto .css .scss .less .json .jsonl .yaml .yml .toml .ini .cfg .conf .xml .xsd .tf "
-        ".cmake .gradle .tex .bib"
+        ".fish .ps1 .bat .sql .graphql .proto .css .scss .less .json .jsonl .yaml .yml .toml .ini .cfg .conf .xml .xsd "
+        ".tf .cmake .gradle .tex .bib"
     ),
 }
 KINDS: dict[str, Kind] = {suffix: kind for kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
