@@ -19,7 +19,7 @@ _IMITATE_FROM = 0.45
 """A case is followed when its question is at least this alike."""
 _SAME_QUESTION = 0.999
 _RESULT = re.compile(
-    r"^\[(\d+)\.([^\]]+)\] (done|failed|skipped): (.*?)(?=^\[\d+\.|\n\nGive the final answer|\Z)", re.M | re.S
+    r"^\[\d+\.[^\]]+\] (?:done|failed|skipped): (.*?)(?=^\[\d+\.|\n\nGive the final answer|\Z)", re.M | re.S
 )
 _FOUND = re.compile(r"^Found: (.*?)(?: \(source: (.*)\))?$", re.DOTALL)
 NOT_FOUND = "I could not find it."

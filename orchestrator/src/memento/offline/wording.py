@@ -24,13 +24,12 @@ _NUMBER = re.compile(r"(?<![\w.,])-?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\w])|(?<![\w
 _EXPRESSION = re.compile(r"[\d(][\d\s.+\-*/^()%]*(?:mod[\d\s.+\-*/^()%]+)*[\d)]", re.IGNORECASE)
 _NAME = re.compile(r"(?:[A-ZÀ-ÖØ-ÞŠŽ][^\W\d_]*)(?:(?:[ -]|\sof\s|\sde\s|\sthe\s)[A-ZÀ-ÖØ-ÞŠŽ][^\W\d_]*)*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-ZÀ-Þ\"“(])|\n{2,}")
-_STOP = frozenset(
-    """
+_STOP_WORDS = """
     a an and are as at be by did do does for from has have how in into is it its many much of on or that the their
     then there these this to under was were what when where which who whose will with according listed given page
     document library year
-""".split()
-)  # noqa: SIM905 - a list of words reads better as words
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 
 def content_words(text: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""The demo: the same questions in several rounds, with memory off and on, through the real servers."""

@@ -1,0 +1,229 @@
+"""Everything an agent needs, opened for as long as a block lasts: models, servers, memory, journal.
+
+Owns the wiring from settings to a ready `Agent`, and the start-up errors an operator can act on. It is the one
+place that knows both the configuration and the parts.
+"""
+
+import os
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from openai import AsyncOpenAI
+
+from memento.agent import Agent, RunResult
+from memento.events import Emit, Event, Record, ServerStateChanged
+from memento.journal import Journal, RunLog
+from memento.memory import CaseMemory
+from memento.model import Model
+from memento.offline import OFFLINE_MODEL, StandIn, serve_stand_in
+from memento.server_list import ServerList, load_server_list
+from memento.settings import Settings
+from memento.toolbox import ToolBox, ToolLimits, open_toolbox
+
+__all__ = ["ConfigError", "ModelChoice", "Session", "choose_models", "open_session", "server_environ"]
+
+_OPENAI = "https://api.openai.com/v1"
+
+NO_MODEL = """\
+no model is set up. There are three ways to go on:
+  1. a key:          export OPENAI_API_KEY=sk-…   and   memento ask --model gpt-4.1 "…"
+  2. a local server: memento ask --base-url http://localhost:11434/v1 --model qwen3 "…"   (Ollama, vLLM, llama.cpp …)
+  3. no model:       memento ask --model offline "…"   (built-in rules, no language model, no network)"""
+
+
+class ConfigError(Exception):
+    """The operator must change a setting. The message says which and how."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which models play which role, and where they are."""
+
+    planner: str
+    executor: str
+    base_url: str
+    api_key: str
+
+    @property
+    def is_offline(self) -> bool:
+        return self.planner == OFFLINE_MODEL
+
+
+def choose_models(settings: Settings) -> ModelChoice:
+    """Work out the models from the settings.
+
+    Raises:
+        ConfigError: no model is named, its endpoint needs a key that is not there, or roles cannot be mixed so.
+    """
+    planner = settings.planner_model or settings.model or settings.executor_model
+    executor = settings.executor_model or settings.model or settings.planner_model
+    if planner is None or executor is None:
+        hint = "" if settings.api_key is None and settings.base_url is None else _NAME_A_MODEL
+        raise ConfigError(hint or NO_MODEL)
+    if OFFLINE_MODEL in (planner, executor):
+        if planner != executor:
+            raise ConfigError(
+                f"the model {OFFLINE_MODEL!r} plays every role or none; got {planner!r} and {executor!r}."
+            )
+        return ModelChoice(planner, executor, base_url="", api_key="not-needed")
+    base_url = settings.base_url or _OPENAI
+    if settings.api_key is None and base_url == _OPENAI:
+        raise ConfigError(f"the model {planner!r} at {_OPENAI} needs a key, and OPENAI_API_KEY is not set.\n{NO_MODEL}")
+    if not base_url.startswith(("http://", "https://")):
+        raise ConfigError(f"MEMENTO_BASE_URL must start with http:// or https://, not {base_url!r}.")
+    return ModelChoice(planner, executor, base_url, settings.api_key or "not-needed")
+
+
+_NAME_A_MODEL = (
+    "no model is named: pass --model NAME or set MEMENTO_MODEL (a key or base URL alone does not say which)."
+)
+
+
+@dataclass(frozen=True)
+class Session:
+    """An agent ready to run, and where its runs are kept."""
+
+    agent: Agent
+    toolbox: ToolBox
+    memory: CaseMemory
+    journal: Journal
+    files: list[str]
+    folders: list[str]
+
+    async def ask(
+        self, question: str, *, watch: Callable[[Record], None] = lambda record: None, exclude_task: bool = False
+    ) -> RunResult:
+        """Run the agent on a question; each event goes to the journal and to `watch`."""
+        log = self.journal.new_run()
+        try:
+            return await self.agent.run(
+                question,
+                log=log,
+                emit=recording(log, watch),
+                files=self.files,
+                folders=self.folders,
+                exclude_task=exclude_task,
+            )
+        finally:
+            log.close()
+
+
+def recording(log: RunLog, watch: Callable[[Record], None]) -> Emit:
+    """An `emit` that writes each event and then shows it."""
+
+    def emit(event: Event) -> None:
+        watch(log.append(event))
+
+    return emit
+
+
+@asynccontextmanager
+async def open_session(
+    settings: Settings,
+    *,
+    files: Sequence[Path] = (),
+    folders: Sequence[Path] = (),
+    environ: Mapping[str, str] | None = None,
+    server_list: ServerList | None = None,
+    stand_in: StandIn | None = None,
+    seed: int | None = None,
+    on_state: Callable[[ServerStateChanged], None] = lambda event: None,
+) -> AsyncGenerator[Session]:
+    """Open models, servers and memory; close them all when the block ends.
+
+    Args:
+        files, folders: what the question is about; the servers are allowed to read just these.
+        environ: where variables in mcp.json and the servers' settings come from; default the process' own.
+        stand_in: the rules to use for the model `offline`, for tests that inject faults.
+
+    Raises:
+        ConfigError: no usable model, or a file or folder is not there.
+        ServerListError: mcp.json is wrong.
+    """
+    choice = choose_models(settings)
+    environ = server_environ(settings, os.environ if environ is None else environ, files, folders)
+    servers = server_list or load_server_list(settings.config, environ)
+    async with AsyncExitStack() as stack:
+        base_url = choice.base_url
+        if choice.is_offline:
+            base_url = await stack.enter_async_context(serve_stand_in(stand_in))
+        client = await stack.enter_async_context(
+            AsyncOpenAI(
+                api_key=choice.api_key,
+                base_url=base_url,
+                timeout=settings.model_timeout_seconds,
+                max_retries=settings.model_retries,
+            )
+        )
+
+        def model(name: str) -> Model:
+            return Model(
+                client,
+                name,
+                temperature=settings.temperature,
+                reasoning_effort=settings.reasoning_effort,
+                max_output_tokens=settings.max_output_tokens,
+                seed=seed,
+                is_free=choice.is_offline,
+            )
+
+        toolbox = await stack.enter_async_context(
+            open_toolbox(
+                servers.servers,
+                limits=ToolLimits(
+                    connect_timeout_seconds=settings.connect_timeout_seconds,
+                    call_timeout_seconds=settings.tool_timeout_seconds,
+                ),
+                environ=environ,
+                log_folder=settings.home / "logs",
+                on_state=on_state,
+            )
+        )
+        memory = CaseMemory(
+            toolbox=toolbox,
+            mode=settings.memory,
+            server=settings.memory_server,
+            namespace=settings.namespace,
+            limit=settings.cases_shown,
+            outbox=settings.home / "outbox",
+        )
+        agent = Agent(
+            planner=model(choice.planner),
+            executor=model(choice.executor),
+            toolbox=toolbox,
+            memory=memory,
+            settings=settings,
+        )
+        yield Session(
+            agent=agent,
+            toolbox=toolbox,
+            memory=memory,
+            journal=Journal(settings.home),
+            files=[str(file.resolve()) for file in files],
+            folders=[str(folder.resolve()) for folder in folders],
+        )
+
+
+def server_environ(
+    settings: Settings, environ: Mapping[str, str], files: Sequence[Path] = (), folders: Sequence[Path] = ()
+) -> dict[str, str]:
+    """The variables for mcp.json and for Memento's own servers.
+
+    `MEMENTO_FOLDERS` names what a run may read: the files and folders given, else what the operator set.
+
+    Raises:
+        ConfigError: a file or folder is not there.
+    """
+    for path, wanted, is_wanted in [
+        *((file, "file", file.is_file()) for file in files),
+        *((folder, "folder", folder.is_dir()) for folder in folders),
+    ]:
+        if not is_wanted:
+            what = f"is not a {wanted}" if path.exists() else "is not there"
+            raise ConfigError(f"{path} {what}; give the path of a {wanted}.")
+    given = {**environ, "MEMENTO_HOME": str(settings.home)}
+    if files or folders:
+        given["MEMENTO_FOLDERS"] = os.pathsep.join(str(path.resolve()) for path in [*folders, *files])
+    return given
