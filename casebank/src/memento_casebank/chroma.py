@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 BATCH = 1000
 """Rows per upsert; chromadb refuses more than 5461."""
 
+BATCH_SECONDS = 0.5
+FIRST_BATCH_SECONDS = 2.0
+
 Metadata = Mapping[str, str | int | float | bool]
 
 
@@ -56,13 +59,23 @@ class ChromaIndex:
         self._gate = threading.Lock()  # guards _pending
         self._using = threading.Lock()  # one thread in chromadb at a time
         self._wake = threading.Event()
-        self._closing = False
+        self._stop = threading.Event()
         self._writer: threading.Thread | None = None
         self._failure: str | None = None
 
     @property
     def is_open(self) -> bool:
         return self._client is not None
+
+    @property
+    def is_clean(self) -> bool:
+        """True when nothing waits to be written and nothing is being written."""
+        if self._using.acquire(blocking=False):
+            try:
+                return not self._pending and self._failure is None
+            finally:
+                self._using.release()
+        return False
 
     @property
     def failure(self) -> str | None:
@@ -129,13 +142,15 @@ class ChromaIndex:
 
     def close(self, *, timeout_seconds: float = 1.5) -> None:
         """Stop the background thread, writing what it can in time; the rest is caught up at the next open."""
-        self._closing = True
+        self._stop.set()
         self._wake.set()
         if self._writer is not None:
             self._writer.join(timeout_seconds)
-        if self._client is not None and self._url is None and (self._writer is None or not self._writer.is_alive()):
+            if self._writer.is_alive():
+                return  # it is in the middle of chromadb: closing under it would be worse than not closing
+        if self._client is not None:
             self._client.close()
-        self._client = None
+            self._client = None
 
     def _take(self, count: int) -> list[IndexRow]:
         with self._gate:
@@ -150,15 +165,17 @@ class ChromaIndex:
         while True:
             self._wake.wait()
             self._wake.clear()
-            if self._closing and self._client is None:
-                return  # not worth importing chromadb for: the next open catches up
+            # Gather a batch; before the first one wait longer, for a process that is about to end anyway.
+            stopping = self._stop.wait(BATCH_SECONDS if self.is_open else FIRST_BATCH_SECONDS)
+            if stopping and not self.is_open:
+                return
             try:
                 self.flush()
                 self._failure = None
             except Exception as exc:  # the edge of this thread; the log still has every row
                 self._failure = f"{type(exc).__name__}: {exc}"
                 logger.exception("the chromadb index could not be written; `memento-casebank rebuild` restores it")
-            if self._closing:
+            if stopping:
                 return
 
     def _upsert(self, rows: list[IndexRow]) -> None:

@@ -5,23 +5,24 @@ not texts to embed: `bank.CaseBank` embeds, and decides which thread waits. Work
 together is committed together (one disk sync for all of them).
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from memento_casebank.candidates import CandidateSettings, Found, find
 from memento_casebank.chroma import ChromaIndex, IndexRow
+from memento_casebank.commits import CommitQueue
 from memento_casebank.decisions import pack, unpack
+from memento_casebank.hygiene import instruction_like
 from memento_casebank.learning import Learner
 from memento_casebank.lock import BankLock
-from memento_casebank.log import CaseRow, DecisionRow, Log
+from memento_casebank.log import DecisionRow, Log
 from memento_casebank.policies import DEFAULT_POLICY, make_policy
 from memento_casebank.policies.base import (
     CANDIDATE_DTYPE,
@@ -31,6 +32,7 @@ from memento_casebank.policies.base import (
     Interval,
     Outcome,
     Query,
+    fingerprint,
     stable_key,
 )
 from memento_casebank.records import (
@@ -38,6 +40,8 @@ from memento_casebank.records import (
     Case,
     Cost,
     DecisionRecord,
+    Edit,
+    EditAction,
     InForce,
     OutcomeKind,
     OutcomeRecord,
@@ -49,6 +53,8 @@ from memento_casebank.records import (
     task_key,
 )
 from memento_casebank.shelf import Shelf
+from memento_casebank.snapshots import freeze, thaw
+from memento_casebank.standing import REVISABLE, Standing, standing, undo_target
 
 __all__ = ["Engine", "EngineSettings", "NewCase", "Retrieved", "ShownCase"]
 
@@ -112,14 +118,6 @@ class Retrieved:
     shown: list[ShownCase]
 
 
-@dataclass
-class _Work(Generic[T]):
-    call: Callable[[], T]
-    done: bool = False
-    result: T | None = None
-    error: BaseException | None = None
-
-
 class Engine:
     """One open bank. `run` is the only way in; everything else is called inside it."""
 
@@ -146,81 +144,28 @@ class Engine:
             self.index = ChromaIndex(
                 folder / "chroma", bank_id=self.bank_id, embedder_id=embedder_id, url=settings.chroma_url
             )
+            self._commits = CommitQueue(self.log)
             self._load()
         except BaseException:
             if self._own_lock is not None:
                 self._own_lock.release()
             raise
-        self._queue: deque[_Work[Any]] = deque()
-        self._busy = threading.Lock()
-        self._broken: str | None = None
-        self._caught_up: set[str] = set()
 
     def close(self) -> None:
-        with self._busy:
-            self.index.close()
-            self.log.close()
-            if self._own_lock is not None:
-                self._own_lock.release()
-            self._broken = "The bank is closed."
+        """Save what was learned, close the index and the log and let go of the lock."""
+        self._commits.close(self._close)
 
-    # One caller at a time, many commits in one
+    def _close(self) -> None:
+        self._save_snapshots()
+        self.index.close()
+        self._note_indexed()
+        self.log.close()
+        if self._own_lock is not None:
+            self._own_lock.release()
 
     def run(self, call: Callable[[], T]) -> T:
-        """Run `call` with the bank to itself and return once its writes are on disk. Thread-safe, blocking.
-
-        Whoever gets the bank runs everything that queued up meanwhile, in one transaction. A call that raises
-        takes back only its own writes.
-
-        Raises:
-            BankError: the bank is closed, or an earlier write failed half-way.
-        """
-        work: _Work[T] = _Work(call)
-        self._queue.append(work)
-        with self._busy:
-            if not work.done:
-                self._run_queued()
-        if work.error is not None:
-            raise work.error
-        return work.result  # pyright: ignore[reportReturnType] - set when done without error
-
-    def _run_queued(self) -> None:
-        batch: list[_Work[Any]] = []
-        while self._queue:
-            batch.append(self._queue.popleft())
-        if self._broken is not None:
-            for work in batch:
-                work.error, work.done = BankError(self._broken), True
-            return
-        try:
-            self.log.begin()
-            for work in batch:
-                self._run_one(work)
-            self.log.commit()
-        except BaseException as exc:
-            self._broken = f"The bank could not write to {self.log.path} ({exc}); free space or fix it, then reopen."
-            self.log.rollback()
-            for work in batch:
-                work.error = BankError(self._broken)
-            if not isinstance(exc, Exception):
-                raise
-        finally:
-            for work in batch:
-                work.done = True
-
-    def _run_one(self, work: _Work[Any]) -> None:
-        before = self.log.last_seq
-        wrote = False
-        try:
-            with self.log.savepoint():
-                try:
-                    work.result = work.call()
-                finally:
-                    wrote = self.log.last_seq != before
-        except Exception as exc:  # noqa: BLE001 - handed to the caller that it belongs to
-            work.error = exc
-            if wrote:  # checks come before writes, so this is a bug: what is in memory may be ahead of the log
-                self._broken = "The bank stopped after an internal error; reopen it. The log is whole."
+        """Run `call` with the bank to itself; what it wrote is on disk when this returns. See `CommitQueue.run`."""
+        return self._commits.run(call)
 
     # Opening
 
@@ -247,29 +192,113 @@ class Engine:
         self._shelves: dict[str, Shelf] = {}
         self._learners: dict[str, Learner] = {}
         self._outcomes: dict[str, list[OutcomeRecord]] = {}
+        self._edits: dict[str, list[Edit]] = {}
+        self._children: dict[str, list[str]] = {}
         self._namespace_of: dict[str, str] = {}
         vectors = {seq: np.frombuffer(raw, np.float32) for seq, raw in self.log.case_vectors(self.embedder_id)}
         for seq, case in self.log.cases():
-            self.shelf(case.namespace).add(seq, case, vectors[seq])
-            self._namespace_of[case.id] = case.namespace
-        for _, namespace, shown in self.log.shown():
+            self._shelve(seq, case, vectors[seq])
+        for decision_id, namespace, shown in self.log.shown():
+            self._namespace_of[decision_id] = namespace
             self._count_shown(self.shelf(namespace), np.frombuffer(shown, np.int64))
-        order: dict[str, list[str]] = {}
-        entered: set[str] = set()
-        for _, record in self.log.outcomes():
+        for _, edit in self.log.edits():
+            self._edits.setdefault(edit.case_id, []).append(edit)
+        for case_id in self._edits:
+            self._apply_standing(case_id)
+        order: dict[str, dict[str, int]] = {}
+        for seq, record in self.log.outcomes():
             for target in (*record.cases, *record.decisions):
                 self._outcomes.setdefault(target, []).append(record)
             if record.reward is not None:
                 for decision_id in record.decisions:
-                    if decision_id not in entered:
-                        entered.add(decision_id)
-                        order.setdefault(self._decision(decision_id).record.namespace, []).append(decision_id)
-        for shelf in self._shelves.values():
-            for case_id, row in shelf.row_of.items():
-                if case_id in self._outcomes:
-                    shelf.set_outcome(row, self.in_force(case_id))
-        for namespace, decision_ids in order.items():
-            self.learner(namespace).restore(decision_ids)
+                    order.setdefault(self._namespace_of[decision_id], {}).setdefault(decision_id, seq)
+        for target in self._outcomes:
+            shelf = self.shelf(self._namespace_of[target])
+            if target in shelf.row_of:
+                shelf.set_outcome(shelf.row_of[target], self.in_force(target))
+        for namespace, firsts in order.items():
+            self._restore_learner(namespace, firsts)
+        self._index_what_is_missing()
+
+    def _shelve(self, seq: int, case: Case, vector: Vector) -> int:
+        self._namespace_of[case.id] = case.namespace
+        for parent in case.parents:
+            self._children.setdefault(parent, []).append(case.id)
+        return self.shelf(case.namespace).add(seq, case, vector)
+
+    # What was learned
+
+    def _snapshot_name(self, namespace: str) -> str:
+        settings = sorted(self.settings.policy_settings.items())
+        return f"{self.settings.policy} {settings} {self.embedder_id} {namespace}"
+
+    def _restore_learner(self, namespace: str, firsts: dict[str, int]) -> None:
+        """Continue from the saved state, unless an outcome it had already learned was amended since."""
+        saved = self.log.snapshot(self._snapshot_name(namespace))
+        learner = self.learner(namespace)
+        if saved is None:
+            learner.restore(firsts)
+            return
+        read_up_to, state = saved
+        learned = sum(1 for seq in firsts.values() if seq <= read_up_to)
+        known = set(list(firsts)[:learned])
+        amended = any(
+            decision_id in known
+            for _, record in self.log.outcomes(after=read_up_to)
+            for decision_id in record.decisions
+        )
+        if amended:
+            learner.restore(firsts)
+        else:
+            learner.restore(firsts, learned=learned, state=thaw(state))
+
+    def _save_snapshots(self) -> None:
+        for namespace, learner in self._learners.items():
+            if learner.learned:
+                state = freeze(learner.policy.state_dict())
+                self.log.put_snapshot(self._snapshot_name(namespace), self.log.last_seq, state)
+
+    def rebuild_learning(self, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+        """Learn everything again from the log alone; returns each namespace's fingerprint.
+
+        The fingerprints equal those of the states before, bit for bit; `BankError` says where they do not.
+        """
+        prints: dict[str, str] = {}
+        for namespace, learner in self._learners.items():
+            before = fingerprint(learner.policy)
+            learner.rebuild(progress)
+            prints[namespace] = fingerprint(learner.policy)
+            if prints[namespace] != before:
+                raise BankError(
+                    f"What namespace {namespace!r} had learned differs from what its log gives; "
+                    "the rebuilt state is in force now. Please report this with the bank."
+                )
+        self.log.drop_snapshots()
+        self._save_snapshots()
+        return prints
+
+    # The index
+
+    def _index_what_is_missing(self) -> None:
+        """Queue what was retained or changed since the index was last known to be complete."""
+        complete_up_to = int(self.log.meta("indexed_seq") or 0)
+        changed = {case.id for _, case in self.log.cases(after=complete_up_to)}
+        changed |= {edit.case_id for _, edit in self.log.edits(after=complete_up_to)}
+        changed |= {case_id for _, record in self.log.outcomes(after=complete_up_to) for case_id in record.cases}
+        if changed:
+            self.index.put([self._index_row(case_id) for case_id in sorted(changed)])
+
+    def _note_indexed(self) -> None:
+        if self.index.is_clean:
+            self.log.set_meta("indexed_seq", str(self.log.last_seq))
+
+    def rebuild_index(self) -> int:
+        """Drop and queue the whole chromadb index again; returns the number of cases. `index.flush` waits for it."""
+        self.log.set_meta("indexed_seq", "0")
+        self.index.reset(self._shelves)
+        rows = [self._index_row(case_id) for shelf in self._shelves.values() for case_id in shelf.ids]
+        self.index.put(rows)
+        return len(rows)
 
     def shelf(self, namespace: str) -> Shelf:
         if namespace not in self._shelves:
@@ -337,6 +366,7 @@ class Engine:
         shown_seqs = np.ascontiguousarray(seqs[list(choice.rows)])
         seq = self.log.append_decision(record, shown=shown_seqs.tobytes(), candidates=pack(seqs, offered.table, choice))
         self.log.put_vectors(self.embedder_id, [(seq, vector.tobytes())])
+        self._namespace_of[record.id] = namespace
         self._count_shown(shelf, shown_seqs)
         return Retrieved(record, [self._shown_case(shelf, found, offered, choice, row) for row in choice.rows])
 
@@ -360,7 +390,7 @@ class Engine:
         similarity = float(found.similarity[row])
         value, sd = float(choice.value[row]), float(choice.value_sd[row])
         return ShownCase(
-            case=self._case(case_id).case,
+            case=self.standing(case_id).case,
             outcome=self.in_force(case_id),
             similarity=similarity,
             value=value,
@@ -372,7 +402,8 @@ class Engine:
     # Retain
 
     def retain(self, new: NewCase, vector: Vector, *, reward: float | None, reward_kind: OutcomeKind) -> Case:
-        """Keep an attempt, and what is known of its outcome.
+        """Keep an attempt, and what is known of its outcome. Text that gives orders, and whatever was made from a
+        quarantined case, comes in quarantined.
 
         Raises:
             UnknownId: a parent or the decision is not in this namespace.
@@ -396,23 +427,32 @@ class Engine:
             source=new.source,
             valid_until=new.valid_until,
         )
-        group = self._near_duplicate(shelf, case, vector)
-        if group is not None:
-            case = case.model_copy(update={"group": group})
-        seq = self.log.append_case(case)
-        self.log.put_vectors(self.embedder_id, [(seq, vector.tobytes())])
-        row = shelf.add(seq, case, vector)
-        self._namespace_of[case.id] = case.namespace
-        self.index.put([self._index_row(shelf, row, case)])
+        case = case.model_copy(
+            update={"group": self._near_duplicate(shelf, case, vector), "quarantine": self._why_quarantine(case)}
+        )
+        self.enter(case, vector)
         if reward is not None:
             self.record_outcome(reward, reward_kind, case_id=case.id)
         return case
+
+    def enter(self, case: Case, vector: Vector) -> None:
+        """Append a finished case to the log and put it on its shelf."""
+        seq = self.log.append_case(case)
+        self.log.put_vectors(self.embedder_id, [(seq, vector.tobytes())])
+        self._shelve(seq, case, vector)
+        self.index.put([self._index_row(case.id)])
+
+    def _why_quarantine(self, case: Case) -> str | None:
+        for parent in case.parents:
+            if self.standing(parent).status == "quarantined":
+                return f"made from quarantined case {parent}"
+        return instruction_like(case)
 
     def _parents(self, new: NewCase) -> tuple[str, ...]:
         shelf = self.shelf(new.namespace)
         shown: tuple[str, ...] = ()
         if new.decision_id is not None:
-            decision = self._decision(new.decision_id)
+            decision = self.decision(new.decision_id)
             if decision.record.namespace != new.namespace:
                 raise UnknownId(f"Decision {new.decision_id!r} was made in another namespace than {new.namespace!r}.")
             rows = [shelf.row_of_seq[seq] for seq in np.frombuffer(decision.shown, np.int64).tolist()]
@@ -426,19 +466,15 @@ class Engine:
                 )
         return tuple(dict.fromkeys(new.parents))
 
-    def _near_duplicate(self, shelf: Shelf, case: Case, vector: Vector) -> str | None:
-        """Id of the group of a case that asks almost the same and did it the same way."""
-        if not len(shelf):
-            return None
+    def _near_duplicate(self, shelf: Shelf, case: Case, vector: Vector) -> str:
+        """Id of the group of a case that asks almost the same and did it the same way; "" if there is none."""
         signature = stable_key(plan_signature(case.plan, case.steps, case.answer))
-        close = (shelf.table["plan"] == signature) & (
-            shelf.vectors @ vector >= np.float32(self.settings.near_duplicate_cosine)
-        )
-        first = int(np.argmax(close))
-        if not close[first]:
-            return None
-        leader = self._case(shelf.ids[first]).case
-        return leader.group or leader.id
+        alike = np.flatnonzero(shelf.table["plan"] == signature)
+        close = alike[shelf.vectors[alike] @ vector >= np.float32(self.settings.near_duplicate_cosine)]
+        if not len(close):
+            return ""
+        first = self.case(shelf.ids[int(close[0])])
+        return first.group or first.id
 
     # Outcomes
 
@@ -487,14 +523,14 @@ class Engine:
         cases: dict[str, None] = {}
         runs: dict[str, None] = {} if run_id is None else {run_id: None}
         if case_id is not None:
-            case = self._case(case_id).case
+            case = self.case(case_id)
             cases[case_id] = None
             if case.decision_id is not None:
                 decisions[case.decision_id] = None
             if case.run_id is not None:
                 runs[case.run_id] = None
         if decision_id is not None:
-            record = self._decision(decision_id).record
+            record = self.decision(decision_id).record
             decisions[decision_id] = None
             cases.update(dict.fromkeys(self.log.cases_of_decision(decision_id)))
             if record.run_id is not None:
@@ -511,15 +547,14 @@ class Engine:
             self._outcomes.setdefault(target, []).append(record)
         for case_id in record.cases:
             shelf = self.shelf(self._namespace_of[case_id])
-            row = shelf.row_of[case_id]
-            shelf.set_outcome(row, self.in_force(case_id))
+            shelf.set_outcome(shelf.row_of[case_id], self.in_force(case_id))
+        self.index.put([self._index_row(case_id) for case_id in record.cases])
         for decision_id in record.decisions:
-            namespace = self._decision(decision_id).record.namespace
-            self.learner(namespace).outcome_changed(decision_id)
+            self.learner(self._namespace_of[decision_id]).outcome_changed(decision_id)
 
     def _learning_material(self, decision_id: str) -> tuple[Decision, Outcome | None]:
         """A decision as its policy saw it (features as logged, not as they are now), with the outcome in force."""
-        seq, record, _, packed = self._decision(decision_id)
+        seq, record, _, packed = self.decision(decision_id)
         shelf = self.shelf(record.namespace)
         numbers = unpack(packed, record.candidates)
         shown = list(record.shown)
@@ -536,32 +571,151 @@ class Engine:
         cited = None if outcome.cited is None else frozenset(outcome.cited)
         return decision, Outcome(outcome.reward, outcome.kind, outcome.confidence, cited, outcome.created)
 
+    # Edits
+
+    def edit(
+        self,
+        case_id: str,
+        action: EditAction,
+        *,
+        reason: str = "",
+        changes: dict[str, Any] | None = None,
+        batch: str | None = None,
+    ) -> list[Edit]:
+        """Change a case's standing or text; returns the edits made. Quarantine also takes every descendant.
+
+        Raises:
+            UnknownId: there is no such case.
+            BankError: the change names a field that may not be revised, or a value that does not fit.
+        """
+        case = self.case(case_id)
+        if action == "revise":
+            self._check_changes(case, changes or {})
+        now = time.time()
+        batch = batch or new_id("batch")
+        targets = [(case_id, reason)]
+        if action == "quarantine":
+            targets += [(child, f"made from quarantined case {case_id}") for child in self._descendants(case_id)]
+        edits = [
+            Edit(
+                id=new_id("edit"),
+                created=now,
+                case_id=target,
+                action=action,
+                reason=why,
+                changes=changes or {},
+                batch=batch,
+            )
+            for target, why in targets
+        ]
+        self._append_edits(edits)
+        return edits
+
+    def undo(self, edit_id: str) -> list[Edit]:
+        """Take back an edit, with all that were made together with it; returns the edits that do so.
+
+        Raises:
+            UnknownId: there is no such edit.
+            BankError: it was undone already.
+        """
+        edit = self.log.edit(edit_id)
+        if edit is None:
+            raise UnknownId(f"There is no edit {edit_id!r} in this bank.")
+        together = [other for edits in self._edits.values() for other in edits if other.batch == edit.batch]
+        for other in together:
+            undo_target(other, self._edits[other.case_id])
+        now, batch = time.time(), new_id("batch")
+        undoing = [
+            Edit(id=new_id("edit"), created=now, case_id=other.case_id, action="undo", undoes=other.id, batch=batch)
+            for other in together
+        ]
+        self._append_edits(undoing)
+        return undoing
+
+    def edits_of(self, case_id: str) -> list[Edit]:
+        """Every edit ever made to a case, oldest first."""
+        return list(self._edits.get(case_id, ()))
+
+    def _append_edits(self, edits: Sequence[Edit]) -> None:
+        for edit in edits:
+            self.log.append_edit(edit)
+            self._edits.setdefault(edit.case_id, []).append(edit)
+            self._apply_standing(edit.case_id)
+        self.index.put([self._index_row(edit.case_id) for edit in edits])
+
+    def _apply_standing(self, case_id: str) -> None:
+        shelf = self.shelf(self._namespace_of[case_id])
+        now = self.standing(case_id)
+        shelf.set_standing(shelf.row_of[case_id], now.case, now.status)
+
+    def _check_changes(self, case: Case, changes: dict[str, Any]) -> None:
+        fields = ", ".join(sorted(REVISABLE))
+        if not changes or not changes.keys() <= REVISABLE:
+            raise BankError(f"A revision changes one or more of: {fields}. Retain a new case for another question.")
+        try:
+            revised = Case.model_validate(case.model_dump() | changes)
+        except ValidationError as exc:
+            problem = exc.errors(include_url=False)[0]
+            raise BankError(f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}") from exc
+        if (orders := instruction_like(revised)) is not None and instruction_like(case) is None:
+            raise BankError(f"The revised {orders}; cases are evidence and may not give orders.")
+
+    def _descendants(self, case_id: str) -> list[str]:
+        """Everything made from a case, directly or not, in the order it was made."""
+        found: dict[str, None] = {}
+        open_ids = [case_id]
+        while open_ids:
+            for child in self._children.get(open_ids.pop(0), ()):
+                if child not in found and child != case_id:
+                    found[child] = None
+                    open_ids.append(child)
+        return list(found)
+
     # Looking up
 
-    def _case(self, case_id: str) -> CaseRow:
+    def namespaces(self) -> list[str]:
+        return sorted(self._shelves)
+
+    def case(self, case_id: str) -> Case:
+        """A case as it was retained.
+
+        Raises:
+            UnknownId: there is none.
+        """
         found = self.log.case(case_id)
         if found is None:
             raise UnknownId(f"There is no case {case_id!r} in this bank.")
-        return found
+        return found.case
 
-    def _decision(self, decision_id: str) -> DecisionRow:
+    def standing(self, case_id: str) -> Standing:
+        """A case as it counts now, with its revisions and status."""
+        return standing(self.case(case_id), self._edits.get(case_id, ()))
+
+    def decision(self, decision_id: str) -> DecisionRow:
+        """A decision with its numbers.
+
+        Raises:
+            UnknownId: there is none.
+        """
         found = self.log.decision(decision_id)
         if found is None:
             raise UnknownId(f"There is no decision {decision_id!r} in this bank.")
         return found
 
-    def _index_row(self, shelf: Shelf, row: int, case: Case) -> IndexRow:
+    def _index_row(self, case_id: str) -> IndexRow:
+        case, status, _ = self.standing(case_id)
+        shelf = self.shelf(case.namespace)
+        outcome = self.in_force(case_id)
         metadata: dict[str, str | int | float | bool] = {
             "namespace": case.namespace,
             "created": case.created,
             "kind": case.kind,
-            "status": shelf.status(row),
+            "status": status,
+            "run_id": case.run_id or "",
+            "tags": " ".join(case.tags),
+            "reward": -1.0 if outcome.reward is None else outcome.reward,  # chromadb has no null; -1: unknown
         }
-        if case.run_id is not None:
-            metadata["run_id"] = case.run_id
-        if case.tags:
-            metadata["tags"] = " ".join(case.tags)
-        return IndexRow(case.id, case.namespace, case.question, shelf.vectors[row].copy(), metadata)
+        return IndexRow(case.id, case.namespace, case.question, shelf.vectors[shelf.row_of[case_id]].copy(), metadata)
 
 
 def _as_candidates(shelf: Shelf, found: Found, now: float) -> Candidates:

@@ -35,6 +35,10 @@ class Learner:
         """How many decisions have an outcome that was ever known."""
         return len(self._order)
 
+    def place(self, decision_id: str) -> int | None:
+        """Where in the order of learning a decision stands; None: nothing was ever learned from it."""
+        return self._place.get(decision_id)
+
     def outcome_changed(self, decision_id: str) -> None:
         """Take in that the outcome of a decision is new, or another one now."""
         place = self._place.get(decision_id)
@@ -55,17 +59,20 @@ class Learner:
         self._checkpoints = []
         for decision_id in order:
             self._enter(decision_id)
-        if state is None:
-            self._replay_from(0)
-        else:
+        if state is not None:
             self._checkpoints = [(learned, state)]
-            self._replay_from(len(self._order) if learned >= len(self._order) else learned)
+        self._replay_from(0 if state is None else learned)
+
+    def rebuild(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Forget the checkpoints and learn the whole order again, telling (done, total) now and then."""
+        self._checkpoints = []
+        self._replay_from(0, progress)
 
     def _enter(self, decision_id: str) -> None:
         self._place[decision_id] = len(self._order)
         self._order.append(decision_id)
 
-    def _replay_from(self, place: int) -> None:
+    def _replay_from(self, place: int, progress: Callable[[int, int], None] | None = None) -> None:
         self._checkpoints = [entry for entry in self._checkpoints if entry[0] <= place]
         start, state = self._checkpoints[-1] if self._checkpoints else (0, None)
         self.policy = self._make()
@@ -76,6 +83,8 @@ class Learner:
             if outcome is not None:
                 self.policy.learn(decision, outcome)
             self._maybe_checkpoint(done)
+            if progress is not None and done % 1000 == 0:
+                progress(done, len(self._order))
 
     def _maybe_checkpoint(self, done: int) -> None:
         if done % _CHECKPOINT_EVERY == 0:

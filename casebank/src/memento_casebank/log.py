@@ -185,9 +185,9 @@ class Log:
         body: str = self._db.execute("SELECT body FROM cases WHERE seq = ?", (seq,)).fetchone()[0]
         return Case.model_validate_json(body)
 
-    def cases(self) -> Iterator[CaseRow]:
-        """All cases, oldest first."""
-        for seq, body in self._db.execute("SELECT seq, body FROM cases ORDER BY seq"):
+    def cases(self, *, after: int = 0) -> Iterator[CaseRow]:
+        """All cases past a place in the log, oldest first."""
+        for seq, body in self._db.execute("SELECT seq, body FROM cases WHERE seq > ? ORDER BY seq", (after,)):
             yield CaseRow(seq, Case.model_validate_json(body))
 
     def cases_of_run(self, run_id: str) -> list[str]:
@@ -212,16 +212,16 @@ class Log:
     def decisions_of_run(self, run_id: str) -> list[str]:
         return self._ids("SELECT id FROM decisions WHERE run_id = ? ORDER BY seq", run_id)
 
-    def shown(self) -> Iterator[tuple[int, str, bytes]]:
-        """(seq, namespace, seqs of the cases shown) of every decision, oldest first."""
-        yield from self._db.execute("SELECT seq, namespace, shown FROM decisions ORDER BY seq")
+    def shown(self) -> Iterator[tuple[str, str, bytes]]:
+        """(id, namespace, seqs of the cases shown) of every decision, oldest first."""
+        yield from self._db.execute("SELECT id, namespace, shown FROM decisions ORDER BY seq")
 
-    def outcomes(self) -> Iterator[tuple[int, OutcomeRecord]]:
-        for seq, body in self._db.execute("SELECT seq, body FROM outcomes ORDER BY seq"):
+    def outcomes(self, *, after: int = 0) -> Iterator[tuple[int, OutcomeRecord]]:
+        for seq, body in self._db.execute("SELECT seq, body FROM outcomes WHERE seq > ? ORDER BY seq", (after,)):
             yield seq, OutcomeRecord.model_validate_json(body)
 
-    def edits(self) -> Iterator[tuple[int, Edit]]:
-        for seq, body in self._db.execute("SELECT seq, body FROM edits ORDER BY seq"):
+    def edits(self, *, after: int = 0) -> Iterator[tuple[int, Edit]]:
+        for seq, body in self._db.execute("SELECT seq, body FROM edits WHERE seq > ? ORDER BY seq", (after,)):
             yield seq, Edit.model_validate_json(body)
 
     def edit(self, edit_id: str) -> Edit | None:

@@ -33,6 +33,7 @@ _COLUMNS = np.dtype(
         ("plan", np.int64),
         ("task", np.int64),
         ("shown", np.int32),
+        ("strategy", np.bool_),
     ]
 )
 
@@ -67,19 +68,16 @@ class Shelf:
         row = len(self.ids)
         if row == len(self._table):
             self._grow(2 * row)
-        signature = stable_key(plan_signature(case.plan, case.steps, case.answer))
         facts: Any = self._table[row]
         facts["seq"] = seq
         facts["created"] = case.created
-        facts["valid_until"] = np.inf if case.valid_until is None else case.valid_until
         facts["reward"] = np.nan
-        facts["plan_length"] = len(case.steps) or len(plan_steps(case.plan))
         facts["kind"] = KIND_CODES["unknown"]
         facts["status"] = STATUS_CODES["quarantined" if case.quarantine else "active"]
         facts["group"] = stable_key(case.group or case.id)
-        facts["plan"] = signature
         facts["task"] = stable_key(task_key(case.question))
         facts["shown"] = 0
+        self._describe(facts, case)
         self._vectors[row] = vector
         self.ids.append(case.id)
         self.row_of[case.id] = row
@@ -99,7 +97,9 @@ class Shelf:
         facts["reward"] = np.nan if outcome.reward is None else outcome.reward
         facts["kind"] = KIND_CODES[outcome.kind or "unknown"]
 
-    def set_status(self, row: int, status: CaseStatus) -> None:
+    def set_standing(self, row: int, case: Case, status: CaseStatus) -> None:
+        """Take in an edit: another status, or a revised plan, answer or expiry."""
+        self._describe(self._table[row], case)
         self._table[row]["status"] = STATUS_CODES[status]
 
     def status(self, row: int) -> CaseStatus:
@@ -109,6 +109,12 @@ class Shelf:
         """(N,) which cases may be shown at all at time `now`."""
         table = self.table
         return (table["status"] == 0) & (table["valid_until"] > now)
+
+    def _describe(self, facts: Any, case: Case) -> None:
+        facts["valid_until"] = np.inf if case.valid_until is None else case.valid_until
+        facts["plan_length"] = len(case.steps) or len(plan_steps(case.plan))
+        facts["plan"] = stable_key(plan_signature(case.plan, case.steps, case.answer))
+        facts["strategy"] = case.kind == "strategy"
 
     def _grow(self, capacity: int) -> None:
         table = np.zeros(capacity, _COLUMNS)

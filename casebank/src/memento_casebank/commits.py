@@ -1,0 +1,97 @@
+"""One writer, many callers: work that arrives together is committed together.
+
+Owns the queue and the transaction around it. Whoever gets hold of the bank runs everything that queued up meanwhile,
+so a hundred clients share one disk sync instead of waiting for a hundred. No thread of its own: a caller's does it.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from memento_casebank.log import Log
+from memento_casebank.records import BankError
+
+__all__ = ["CommitQueue"]
+
+T = TypeVar("T")
+
+
+@dataclass
+class _Work(Generic[T]):
+    call: Callable[[], T]
+    done: bool = False
+    result: T | None = None
+    error: BaseException | None = None
+
+
+class CommitQueue:
+    """Runs callables one after another, and returns to each caller once its writes are on disk."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._queue: deque[_Work[Any]] = deque()
+        self._busy = threading.Lock()
+        self._closed: str | None = None
+
+    def run(self, call: Callable[[], T]) -> T:
+        """Run `call` with the bank to itself; what it wrote is on disk when this returns. Thread-safe, blocking.
+
+        A call that raises `BankError` takes back only its own writes.
+
+        Raises:
+            BankError: the bank is closed, or a write failed half-way and it must be reopened.
+        """
+        work: _Work[T] = _Work(call)
+        self._queue.append(work)
+        with self._busy:
+            if not work.done:
+                self._run_queued()
+        if work.error is not None:
+            raise work.error
+        return work.result  # pyright: ignore[reportReturnType] - set whenever there is no error
+
+    def close(self, last: Callable[[], None]) -> None:
+        """Run `last` with the bank to itself and refuse everything after it. Does nothing the second time."""
+        with self._busy:
+            if self._closed != "The bank is closed.":
+                self._closed = "The bank is closed."
+                last()
+
+    def _run_queued(self) -> None:
+        batch: list[_Work[Any]] = []
+        while self._queue:
+            batch.append(self._queue.popleft())
+        try:
+            if self._closed is not None:
+                raise BankError(self._closed)
+            self._log.begin()
+            for work in batch:
+                self._run_one(work)
+            self._log.commit()
+        except BaseException as exc:
+            self._log.rollback()
+            if self._closed is None:
+                self._closed = f"The bank could not write to {self._log.path} ({exc}). Fix that, then reopen it."
+            for work in batch:
+                work.error = BankError(self._closed)
+            if not isinstance(exc, Exception):
+                raise
+        finally:
+            for work in batch:
+                work.done = True
+
+    def _run_one(self, work: _Work[Any]) -> None:
+        before = self._log.last_seq
+        wrote = False
+        try:
+            with self._log.savepoint():
+                try:
+                    work.result = work.call()
+                finally:
+                    wrote = self._log.last_seq != before
+        except Exception as exc:  # noqa: BLE001 - handed to the caller it belongs to
+            work.error = exc
+            if wrote:  # checks come before writes, so this is a bug: memory may be ahead of the log
+                self._closed = "The bank stopped after an internal error; reopen it. The log is whole."
