@@ -1,0 +1,344 @@
+"""Isolation: which level this machine really gives, and how a process is started at it.
+
+A level is never believed by name. `find_sandbox` starts a session at each, strongest first, runs a probe
+*inside* it that tries what must not work, and takes the first level at which nothing did.
+
+- `namespace`: bubblewrap (own file system, process, network and IPC namespaces) + Landlock + seccomp + limits
+- `landlock`: Landlock + seccomp + limits, where no namespaces can be made (most containers)
+- `none`: a process with limits and a clean environment; only when the operator said so
+
+Shared with the host at every level: the kernel. See the README for what that leaves open.
+"""
+
+import functools
+import importlib.resources
+import json
+import logging
+import os
+import random
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from memento_code.confine import landlock_abi
+from memento_code.session import Session, SessionLost
+
+__all__ = ["Level", "Limits", "NoSandbox", "Sandbox", "find_sandbox"]
+
+logger = logging.getLogger(__name__)
+
+Level = Literal["namespace", "landlock", "none"]
+_LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
+WORK = "/sandbox"
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
+_SYSTEM_FILES = (
+    "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/timezone", "/etc/fonts",
+    "/etc/mime.types", "/etc/alternatives",
+)  # fmt: skip
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+_SHARED_MEMORY_BYTES = 64 << 20
+_USER_IDS = (600_000, 60_000)
+"""Where sessions' user ids begin: above every range that systems hand out, or in a small id map below 65,536."""
+_PROBE_SECONDS = 20.0
+_BOOT = """
+import sys, os, json
+requests = os.fdopen(int(sys.argv[1]), 'rb')
+boot = json.loads(requests.readline())
+def load(name):
+    module = type(sys)(name)
+    exec(compile(boot['sources'][name], name + '.py', 'exec'), module.__dict__)
+    return module
+confine, worker = load('confine'), load('worker')
+config = boot['config']
+if config['life'] is not None:
+    confine.supervise(config['life'])
+confine.confine(config)
+sys.path.extend(config['packages'])
+os.chdir(config['folder'])
+worker.serve(requests, int(sys.argv[2]), config)
+"""
+"""What the interpreter is started with: it fetches `confine` and `worker` through the request pipe, so that nothing of
+this package has to be readable inside the sandbox."""
+
+
+class NoSandbox(Exception):
+    """No permitted level holds on this machine. The message says what failed at each, and what to do."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one session may use. Memory counts per process and over all of them; the rest as named."""
+
+    process_memory_bytes: int
+    total_memory_bytes: int
+    processes: int
+    open_files: int
+    file_bytes: int
+    folder_bytes: int
+    cpu_seconds: int
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """A level that holds here, and what the probe at it said."""
+
+    level: Level
+    limits: Limits
+    python: str
+    packages: tuple[str, ...]
+    """Folders of installed packages that sessions may import from."""
+    mechanisms: tuple[str, ...] = ()
+    verified: tuple[str, ...] = ()
+    """What the probe tried inside and found impossible."""
+    rejected: dict[str, str] = field(default_factory=dict[str, str])
+    """Stronger levels that do not hold here, and why."""
+
+    def command(self, user_id: int | None, folder: Path | None) -> tuple[list[str], dict[str, Any]]:
+        """The argument vector up to the interpreter, and what `confine` is told inside."""
+        inside = str(folder or WORK)
+        config: dict[str, Any] = {
+            "limits": self._resource_limits(user_id),
+            "nice": 5,
+            "user_id": user_id,
+            "filter": self.level != "none",
+            "read_only": [*_SYSTEM, *_SYSTEM_FILES, *self._python_folders()],
+            "read_write": [inside, *_DEVICES],
+            "packages": list(self.packages),
+            "folder": inside,
+        }
+        python = [self.python, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOT]
+        if self.level != "namespace":
+            return python, config
+        config["read_write"] += ["/tmp", "/dev/shm"]
+        config["read_only"] += ["/proc"]  # of the own process namespace
+        return [*self._bubblewrap(privileged=user_id is not None), *python], config
+
+    def _resource_limits(self, user_id: int | None) -> dict[str, int]:
+        limits = self.limits
+        return {
+            "RLIMIT_AS": limits.process_memory_bytes,
+            "RLIMIT_CPU": limits.cpu_seconds,
+            "RLIMIT_FSIZE": limits.file_bytes,
+            "RLIMIT_NOFILE": limits.open_files,
+            # The kernel counts per user: without a namespace or a user id of its own, all the user's processes.
+            "RLIMIT_NPROC": limits.processes
+            + (0 if user_id or self.level == "namespace" else _processes_of(os.getuid())),
+            "RLIMIT_CORE": 0,
+            "RLIMIT_MEMLOCK": 0,
+            "RLIMIT_MSGQUEUE": 0,
+        }
+
+    def _python_folders(self) -> list[str]:
+        prefix = str(Path(os.path.realpath(self.python)).parent.parent)
+        folders = [prefix, *self.packages] if prefix != "/usr" else list(self.packages)
+        return [folder for folder in folders if not folder.startswith("/usr/")] if prefix == "/usr" else folders
+
+    def _bubblewrap(self, *, privileged: bool) -> list[str]:
+        arguments = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+        arguments += ["--hostname", "sandbox", "--unshare-cgroup-try"]
+        if privileged:
+            # No user namespace: a user id of its own per session is stronger than root mapped to root, and the two
+            # capabilities are what it takes to change to it; they are gone afterwards.
+            arguments += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        else:
+            arguments += ["--unshare-user", "--cap-drop", "ALL"]
+        arguments += ["--proc", "/proc", "--dev", "/dev"]
+        # Before the packages, which may lie in a folder under /tmp
+        sized = [
+            (WORK, self.limits.folder_bytes),
+            ("/tmp", self.limits.folder_bytes),
+            ("/dev/shm", _SHARED_MEMORY_BYTES),
+        ]
+        for path, size in sized:
+            arguments += ["--perms", "0777", "--size", str(size), "--tmpfs", path]
+        for path in _SYSTEM:
+            if os.path.islink(path):
+                arguments += ["--symlink", os.readlink(path), path]
+            elif os.path.isdir(path):
+                arguments += ["--ro-bind", path, path]
+        made = {"/", "/tmp", "/usr"}
+        for path in (*_SYSTEM_FILES, *self._python_folders()):
+            if os.path.exists(path):
+                for parent in reversed(Path(path).parents[:-1]):
+                    if str(parent) not in made:
+                        # bubblewrap would make them 0700, and the session's user could not pass
+                        arguments += ["--perms", "0755", "--dir", str(parent)]
+                        made.add(str(parent))
+                arguments += ["--ro-bind", path, path]
+                made.add(path)
+        return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
+
+    async def start(self, *, max_value_chars: int, output_bytes: int) -> Session:
+        """Start a session at this level.
+
+        Raises:
+            SessionLost: it could not be started.
+        """
+        user_id = _free_user_id() if os.geteuid() == 0 and self.level != "none" else None
+        folder = None if self.level == "namespace" else _make_folder(user_id)
+        command, config = self.command(user_id, folder)
+        session = Session(
+            command,
+            sources=_sources(),
+            config={**config, "max_value_chars": max_value_chars},
+            supervised=self.level != "namespace",
+            folder=folder,
+            output_bytes=output_bytes,
+            memory_bytes=self.limits.total_memory_bytes,
+        )
+        await session.open()
+        return session
+
+
+async def find_sandbox(limits: Limits, *, wanted: Level | None, allow_none: bool) -> Sandbox:
+    """Return the strongest level that passes the probe; `wanted` asks for one and no other.
+
+    Raises:
+        NoSandbox: none of the permitted levels holds here.
+    """
+    rejected: dict[str, str] = {}
+    for level in _LEVELS if wanted is None else (wanted,):
+        if level == "none" and not allow_none:
+            continue
+        missing = _missing(level)
+        if missing:
+            rejected[level] = missing
+            continue
+        candidate = Sandbox(level, limits, _interpreter(), _packages(), _mechanisms(level))
+        try:
+            verified, held = await _probe(candidate)
+        except SessionLost as exc:
+            rejected[level] = str(exc)
+            continue
+        if level == "none" or held:
+            return Sandbox(
+                level, limits, candidate.python, candidate.packages, candidate.mechanisms, verified, dict(rejected)
+            )
+        rejected[level] = "the probe inside it could still: " + ", ".join(_PROBE_NAMES - set(verified))
+        logger.warning("isolation level %s does not hold here: %s", level, rejected[level])
+    tried = "; ".join(f"{level}: {reason}" for level, reason in rejected.items())
+    raise NoSandbox(
+        f"no isolation holds on this machine ({tried}). Install bubblewrap (apt install bubblewrap), "
+        "or set MEMENTO_CODE_ALLOW_UNSANDBOXED=true to run code with no isolation at all"
+    )
+
+
+def _missing(level: Level) -> str | None:
+    if level == "none":
+        return None
+    if not sys.platform.startswith("linux"):
+        return f"needs Linux, this is {sys.platform}"
+    if landlock_abi() < 1:
+        return "the kernel has no Landlock (Linux 5.13 or newer, and `landlock` among its security modules)"
+    if level == "namespace" and shutil.which("bwrap") is None:
+        return "bubblewrap (`bwrap`) is not installed"
+    return None
+
+
+def _mechanisms(level: Level) -> tuple[str, ...]:
+    if level == "none":
+        return ("resource limits",)
+    own_user = ("own user id",) if os.geteuid() == 0 else ()
+    both = (f"Landlock ABI {landlock_abi()}", "seccomp", "resource limits", *own_user)
+    return ("bubblewrap namespaces", *both) if level == "namespace" else both
+
+
+@functools.cache
+def _sources() -> dict[str, str]:
+    files = importlib.resources.files("memento_code")
+    return {name: (files / f"{name}.py").read_text(encoding="utf-8") for name in ("confine", "worker")}
+
+
+def _interpreter() -> str:
+    """The server's own Python without the virtual environment around it; `_packages` adds that back."""
+    return os.path.realpath(sys.executable)
+
+
+def _packages() -> tuple[str, ...]:
+    """Where this interpreter's installed packages lie."""
+    return tuple(path for path in sys.path if path.endswith(("site-packages", "dist-packages")) and os.path.isdir(path))
+
+
+def _processes_of(user_id: int) -> int:
+    count = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(OSError):
+                count += os.stat(f"/proc/{name}").st_uid == user_id
+    return count
+
+
+def _free_user_id() -> int:
+    """A user id that nothing else has, so that limits count per session and none can signal another."""
+    first = _USER_IDS[0] if _is_mapped(_USER_IDS[0] + 1_000_000) else _USER_IDS[1]
+    span = 1_000_000 if first == _USER_IDS[0] else 4_000
+    return first + random.SystemRandom().randrange(span)
+
+
+def _is_mapped(user_id: int) -> bool:
+    for line in Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines():
+        inside, _, count = (int(number) for number in line.split())
+        if inside <= user_id < inside + count:
+            return True
+    return False
+
+
+def _make_folder(user_id: int | None) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="memento-code-"))
+    (folder / "tmp").mkdir(mode=0o700)
+    if user_id is not None:
+        for path in (folder, folder / "tmp"):
+            os.chown(path, user_id, user_id)
+    return folder
+
+
+# --- the probe -----------------------------------------------------------------------------------------------------
+
+
+async def _probe(candidate: Sandbox) -> tuple[tuple[str, ...], bool]:
+    """Start a session, try inside what must fail; return what did fail, and whether that was all of it."""
+    with _canary() as told:
+        async with await candidate.start(max_value_chars=10_000, output_bytes=10_000) as session:
+            outcome = await session.run(f"_told = {told!r}\n{_probe_source()}", timeout_seconds=_PROBE_SECONDS)
+    if outcome.error is not None:
+        raise SessionLost(f"the probe did not run: {outcome.error.name}: {outcome.error.message}")
+    try:
+        held = {str(name): bool(value) for name, value in json.loads(outcome.stdout.text).items()}
+    except (ValueError, AttributeError) as exc:
+        raise SessionLost("the probe gave no answer") from exc
+    return tuple(sorted(name for name, value in held.items() if value)), all(held.get(name) for name in _PROBE_NAMES)
+
+
+@contextmanager
+def _canary() -> Generator[dict[str, str | int]]:
+    """What the probe goes for: a file that any user may read, a listening port, this process."""
+    with (
+        tempfile.TemporaryDirectory(prefix="memento-probe-") as name,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        os.chmod(name, 0o755)
+        canary = Path(name, "canary")
+        canary.write_text("canary", encoding="ascii")
+        canary.chmod(0o644)
+        yield {"canary": str(canary), "folder": name, "pid": os.getpid(), "port": listener.getsockname()[1]}
+
+
+_PROBE_NAMES: frozenset[str] = frozenset(
+    {
+        "read a file of the owner", "write outside its folder", "list the owner's folder", "signal the server",
+        "read the server's environment", "see the server's secrets", "open a TCP socket", "open a Unix socket",
+        "open a netlink socket", "make a user namespace", "mount", "trace a process", "be root", "become root",
+        "gain privileges", "use inherited descriptors", "run without a system call filter", "use x32 system calls",
+        "change the kernel's settings", "run without a process limit", "run without a memory limit",
+    }
+)  # fmt: skip
+
+
+def _probe_source() -> str:
+    return (importlib.resources.files("memento_code") / "probe.py").read_text(encoding="utf-8")

@@ -1,0 +1,304 @@
+"""MCP server "code": run Python in a sandbox that keeps its variables, and calculate exactly.
+
+The tool layer: what a model may ask for and what it is told. Isolation is `sandbox`'s, a session's life `sessions`'s.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import anyio
+import anyio.to_thread
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, ToolAnnotations
+from pydantic import BaseModel, Field
+from pydantic_settings import SettingsConfigDict
+
+from memento_code.arithmetic import CannotCalculate, calculate
+from memento_code.sandbox import Level, Limits
+from memento_code.session import RaisedError, SessionLost
+from memento_code.sessions import Ran, Sessions
+from memento_kit import Server, ServerSettings, serve, untrusted_result
+
+__all__ = ["Settings", "build_server", "main"]
+
+_MIB = 1 << 20
+_GAPS = {
+    "namespace": ["the kernel is shared with the host"],
+    "landlock": [
+        "the kernel is shared with the host",
+        "process ids, users and mounts of the host can be seen where /proc allows it",
+        "the size of the session's folder is limited per file, not in all",
+    ],
+    "none": ["everything the server's user may do, the code may do: files, network, processes"],
+}
+
+
+class Settings(ServerSettings):
+    """What the operator decides. Each field is one row of the README's table."""
+
+    model_config = SettingsConfigDict(env_prefix="MEMENTO_CODE_")
+
+    isolation: Level | None = None
+    """Use this level and no other: namespace, landlock or none. Default: the strongest that passes the probe."""
+    allow_unsandboxed: bool = False
+    """Permit level `none`: run the code with the server's own rights when nothing stronger works."""
+    timeout_seconds: float = Field(default=60.0, gt=0, le=3_600)
+    """Time limit of a run that asks for none, and the most one may ask for."""
+    process_memory_megabytes: int = Field(default=1_024, ge=64)
+    """Address space of one process of a session."""
+    total_memory_megabytes: int = Field(default=1_536, ge=64)
+    """Memory of all processes of a session together."""
+    processes: int = Field(default=48, ge=4)
+    """Processes and threads of a session."""
+    open_files: int = Field(default=256, ge=16)
+    """Open files of one process."""
+    file_megabytes: int = Field(default=64, ge=1)
+    """Size of one file."""
+    folder_megabytes: int = Field(default=256, ge=1)
+    """Size of the session's folder, and of its /tmp (level namespace)."""
+    cpu_seconds: int = Field(default=600, ge=1)
+    """CPU time of one process over its whole life."""
+    max_sessions: int = Field(default=8, ge=1)
+    """Sessions alive at once; for one more, the longest unused is ended."""
+    idle_minutes: float = Field(default=30.0, gt=0)
+    """A session unused for so long is ended."""
+    output_kilobytes: int = Field(default=64, ge=1)
+    """What is kept of each output stream of a run: its beginning and its end."""
+    max_value_chars: int = Field(default=20_000, ge=100)
+    """What is kept of the last expression's value, and of a traceback."""
+
+
+class PythonResult(BaseModel):
+    """How a run ended."""
+
+    value: str | None = Field(default=None, description="repr of the last line, when it is an expression")
+    stdout: str = ""
+    stderr: str = ""
+    error: RaisedError | None = Field(default=None, description="What the code raised")
+    dropped_bytes: int = Field(default=0, description="Output that was left out in the middle")
+    seconds: float
+    session: str = Field(description="Pass it again to go on with the same variables")
+    state: str = Field(
+        description="kept: variables of earlier runs were there; new: a fresh session; lost: gone with this run"
+    )
+    limit: str | None = Field(default=None, description="The limit that stopped the code")
+    lost: str | None = Field(default=None, description="Why the variables of the session are gone")
+    isolation: str
+
+
+class CalculationResult(BaseModel):
+    """What an expression comes to."""
+
+    expression: str
+    decimal: str
+    exact: str | None = Field(default=None, description="Whole number or fraction, when there is one")
+    unit: str | None = None
+
+
+class ResetResult(BaseModel):
+    """Whether there was a session to end."""
+
+    session: str
+    had_variables: bool
+
+
+class SandboxInfo(BaseModel):
+    """What code runs in here."""
+
+    isolation: str
+    mechanisms: list[str]
+    verified: list[str] = Field(description="Tried from inside at start, and stopped")
+    gaps: list[str] = Field(description="What this level does not protect against")
+    stronger_levels: dict[str, str] = Field(description="Stronger levels that do not hold here, and why")
+    limits: dict[str, float]
+    network: str
+    python: str
+    sessions: list[str]
+
+
+def build_server(settings: Settings) -> Server[Sessions]:
+    """Wire the server up. The level of isolation is found while clients already connect; runs wait for it."""
+    limits = Limits(
+        process_memory_bytes=settings.process_memory_megabytes * _MIB,
+        total_memory_bytes=settings.total_memory_megabytes * _MIB,
+        processes=settings.processes,
+        open_files=settings.open_files,
+        file_bytes=settings.file_megabytes * _MIB,
+        folder_bytes=settings.folder_megabytes * _MIB,
+        cpu_seconds=settings.cpu_seconds,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncGenerator[Sessions]:
+        sessions = Sessions(
+            limits,
+            wanted=settings.isolation,
+            allow_none=settings.allow_unsandboxed,
+            max_sessions=settings.max_sessions,
+            idle_seconds=settings.idle_minutes * 60,
+            max_value_chars=settings.max_value_chars,
+            output_bytes=settings.output_kilobytes * 1024,
+        )
+        async with anyio.create_task_group() as background:
+            background.start_soon(sessions.look_after)
+            try:
+                yield sessions
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await sessions.close()
+                background.cancel_scope.cancel()
+
+    server: Server[Sessions] = Server(
+        "code",
+        instructions="run_python keeps variables between calls of one session. No network, no files of the host. "
+        "For plain arithmetic and units, calculate is exact and needs no code.",
+        lifespan=lifespan,
+    )
+    session_field = Field(
+        min_length=1, max_length=64, pattern=r"^[\w.-]+$", description="Name of the session; variables live on in it"
+    )
+
+    @server.tool(
+        title="Run Python",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
+        ),
+    )
+    async def run_python(
+        ctx: Context[Sessions],
+        code: Annotated[str, Field(min_length=1, max_length=200_000, description="Python 3 code, any number of lines")],
+        session: Annotated[str, session_field] = "default",
+        timeout_seconds: Annotated[
+            float | None, Field(gt=0, le=3_600, description="Stop the code after so long; default: the server's limit")
+        ] = None,
+    ) -> Annotated[CallToolResult, PythonResult]:
+        """Run Python code in a sandbox; returns what it printed and the value of its last line.
+
+        Variables, imports and files in the working folder live on for the next call with the same session.
+        There is no network and no file of the host. Code that runs too long is interrupted, its variables stay.
+        """
+        sessions = ctx.request_context.lifespan_context
+        sandbox = await sessions.sandbox()
+        limit = min(timeout_seconds or settings.timeout_seconds, settings.timeout_seconds)
+        try:
+            ran = await sessions.run(session, code, timeout_seconds=limit)
+        except SessionLost as exc:
+            raise ToolError(f"No session could be had: {exc}.") from exc
+        result = _result(ran, session, sandbox.level)
+        answer = untrusted_result(
+            result, text=_shown(result), source=f"code in session {session}", note=_note(ran, result)
+        )
+        failed = result.error is not None or result.lost is not None or result.limit is not None
+        return answer.model_copy(update={"is_error": failed})
+
+    @server.tool(
+        "calculate", title="Calculate", annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    )
+    async def calculate_(
+        expression: Annotated[
+            str,
+            Field(
+                min_length=1, max_length=2_000, description="Like '15% of 80', '2^100', '5 km / 20 min to mile/hour'"
+            ),
+        ],
+        digits: Annotated[int, Field(ge=1, le=1_000, description="Significant digits of the decimal")] = 15,
+    ) -> CalculationResult:
+        """Calculate exactly: fractions, powers, roots, factorials, logarithms, trigonometry, and physical units.
+
+        Convert with `to`: '72 degF to degC'. For anything with steps, data or symbols use run_python.
+        """
+        try:
+            found = await anyio.to_thread.run_sync(lambda: calculate(expression, digits=digits))
+        except CannotCalculate as exc:
+            raise ToolError(str(exc)) from exc
+        return CalculationResult(expression=expression, decimal=found.decimal, exact=found.exact, unit=found.unit)
+
+    @server.tool(
+        title="Reset a Python session",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+        ),
+    )
+    async def reset_session(ctx: Context[Sessions], session: Annotated[str, session_field] = "default") -> ResetResult:
+        """End a session: its variables, files and running processes are gone; the next run starts afresh."""
+        had = await ctx.request_context.lifespan_context.reset(session)
+        return ResetResult(session=session, had_variables=had)
+
+    @server.tool(title="About the sandbox", annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))
+    async def sandbox_info(ctx: Context[Sessions]) -> SandboxInfo:
+        """Say how code is isolated here, what was verified, what limits hold, and which sessions live."""
+        sessions = ctx.request_context.lifespan_context
+        sandbox = await sessions.sandbox()
+        return SandboxInfo(
+            isolation=sandbox.level,
+            mechanisms=list(sandbox.mechanisms),
+            verified=list(sandbox.verified),
+            gaps=_GAPS[sandbox.level],
+            stronger_levels=sandbox.rejected,
+            limits={
+                "timeout_seconds": settings.timeout_seconds,
+                "process_memory_megabytes": settings.process_memory_megabytes,
+                "total_memory_megabytes": settings.total_memory_megabytes,
+                "processes": settings.processes,
+                "file_megabytes": settings.file_megabytes,
+                "cpu_seconds": settings.cpu_seconds,
+                "output_kilobytes": settings.output_kilobytes,
+                "idle_minutes": settings.idle_minutes,
+            },
+            network="none" if sandbox.level != "none" else "the host's",
+            python=sandbox.python,
+            sessions=sessions.names(),
+        )
+
+    return server
+
+
+def _result(ran: Ran, session: str, isolation: str) -> PythonResult:
+    outcome = ran.outcome
+    state = "lost" if outcome.lost else "new" if ran.is_new else "kept"
+    return PythonResult(
+        value=outcome.value,
+        stdout=outcome.stdout.text,
+        stderr=outcome.stderr.text,
+        error=outcome.error,
+        dropped_bytes=outcome.stdout.dropped_bytes + outcome.stderr.dropped_bytes,
+        seconds=round(outcome.seconds, 3),
+        session=session,
+        state=state,
+        limit=outcome.interrupted,
+        lost=outcome.lost or ran.lost_before,
+        isolation=isolation,
+    )
+
+
+def _note(ran: Ran, result: PythonResult) -> str:
+    said = [f"{result.seconds:g} s, isolation {result.isolation}, session {result.session!r} ({result.state})"]
+    if ran.lost_before:
+        said.append(f"the earlier variables of this session are gone: {ran.lost_before}")
+    if result.limit and not ran.outcome.lost:
+        said.append(f"the code was interrupted at its {result.limit}; the variables are still there")
+    if ran.outcome.lost:
+        said.append(f"the session has ended and its variables are lost: {ran.outcome.lost}")
+    return "; ".join(said) + "."
+
+
+def _shown(result: PythonResult) -> str:
+    error = result.error
+    blocks = [
+        ("", result.stdout),
+        ("stderr:\n", result.stderr),
+        ("", (error.traceback or f"{error.name}: {error.message}") if error else ""),
+        ("value: ", result.value or ""),
+    ]
+    return "\n".join(label + text.rstrip("\n") for label, text in blocks if text) or "(nothing was printed)"
+
+
+def main() -> None:
+    """The command `memento-code`."""
+    serve("memento-code", lambda: build_server(Settings()))
+
+
+if __name__ == "__main__":
+    main()

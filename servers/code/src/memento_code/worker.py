@@ -1,0 +1,153 @@
+"""The Python session itself: runs one piece of code after another and keeps the variables.
+
+This file runs *inside* the sandbox, sent there as text, next to code that may do anything to it: nothing it says is
+trusted. Standard library only. Requests come as JSON lines on one pipe, one answer per request goes out on another;
+what is printed goes through descriptors 1 and 2 as they are, so that child processes are seen as well.
+"""
+
+import ast
+import builtins
+import json
+import linecache
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections import deque
+from contextlib import suppress
+from typing import Any, BinaryIO
+
+__all__ = ["serve"]
+
+_MAX_FRAMES = 12
+_LOST = 70
+"""Exit code when the pipe to the host cannot be used any more (EX_SOFTWARE)."""
+
+
+def serve(requests: BinaryIO, answers: int, config: dict[str, Any]) -> None:
+    """Answer requests until the host closes the pipe. Never returns."""
+    _Worker(requests, answers, config).run()
+
+
+class _Worker:
+    def __init__(self, requests: BinaryIO, answers: int, config: dict[str, Any]) -> None:
+        self._requests = requests
+        self._answers = answers
+        self._max_value_chars = int(config["max_value_chars"])
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._arrived = threading.Semaphore(0)
+        self._running: str | None = None
+        self._cells = 0
+        self._main = threading.get_ident()
+        main = type(sys)("__main__")  # pickling and `__main__` lookups then find what the session defines
+        main.__dict__["__builtins__"] = builtins
+        sys.modules["__main__"] = main
+        self._variables = main.__dict__
+
+    def run(self) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+        signal.signal(signal.SIGINT, self._interrupted)
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._send({"ready": os.getpid()})
+        while True:
+            self._arrived.acquire()
+            request = self._waiting.popleft()
+            answer = self._answer(request)
+            self._running = None
+            with suppress(BaseException):  # the session may have closed or replaced them
+                sys.stdout.flush()
+            with suppress(BaseException):
+                sys.stderr.flush()
+            self._send({"call": request["call"], **answer})
+
+    def _listen(self) -> None:
+        """In a thread of its own, so that an interrupt is heard while code runs."""
+        for line in self._requests:
+            request = json.loads(line)
+            if "interrupt" in request:
+                if request["interrupt"] == self._running:
+                    signal.pthread_kill(self._main, signal.SIGINT)
+            else:
+                self._waiting.append(request)
+                self._arrived.release()
+        os._exit(0)
+
+    def _interrupted(self, *_: object) -> None:
+        if self._running is not None:
+            raise KeyboardInterrupt
+
+    def _send(self, answer: dict[str, Any]) -> None:
+        line = json.dumps(answer, allow_nan=False).encode() + b"\n"
+        try:
+            while line:
+                line = line[os.write(self._answers, line) :]
+        except OSError:
+            os._exit(_LOST)
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        self._cells += 1
+        name = f"<cell {self._cells}>"
+        code = str(request["code"])
+        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+        signal.signal(signal.SIGINT, self._interrupted)
+        try:
+            self._running = request["call"]
+            value = self._execute(code, name)
+            if value is None:
+                return {}
+            self._variables["_"] = value
+            return {"value": _cut(repr(value), self._max_value_chars)}
+        except SystemExit as exc:
+            return (
+                {}
+                if exc.code in (None, 0)
+                else {"error": {"name": "SystemExit", "message": str(exc.code), "traceback": ""}}
+            )
+        except BaseException as exc:  # noqa: BLE001  the process edge: whatever the code raises is its result
+            return {"error": self._error(exc)}
+
+    def _execute(self, code: str, name: str) -> object:
+        """Run the statements, and return the value of the last one when it is an expression."""
+        tree = ast.parse(code, name)
+        last = tree.body[-1] if tree.body else None
+        if isinstance(last, ast.Expr):
+            tree.body.pop()
+        self._run(compile(tree, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), exec)
+        if not isinstance(last, ast.Expr):
+            return None
+        return self._run(compile(ast.Expression(last.value), name, "eval", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), eval)
+
+    def _run(self, code: Any, run: Any) -> object:
+        if not code.co_flags & 0x80:  # CO_COROUTINE: there is an await outside any function
+            return run(code, self._variables)
+        import asyncio
+
+        return asyncio.run(eval(code, self._variables))
+
+    def _error(self, exc: BaseException) -> dict[str, str]:
+        try:
+            message = str(exc)
+        except BaseException as inner:  # noqa: BLE001  a hostile __str__
+            message = f"<its __str__ raised {type(inner).__name__}>"
+        try:
+            steps = [step for step in traceback.extract_tb(exc.__traceback__) if step.filename != "worker.py"]
+            lines = traceback.format_list(steps[-_MAX_FRAMES:])
+            left_out = len(steps) - _MAX_FRAMES
+            head = [f"  … {left_out} frames left out\n"] if left_out > 0 else []
+            shown = "".join([*head, *lines, *traceback.format_exception_only(type(exc), exc)])
+        except BaseException:  # noqa: BLE001  the same
+            shown = ""
+        return {
+            "name": type(exc).__name__,
+            "message": _cut(message, self._max_value_chars),
+            "traceback": _cut(shown, self._max_value_chars),
+        }
+
+
+def _cut(text: str, max_chars: int) -> str:
+    if len(text) <= max_chars:
+        return text
+    head, tail = max_chars * 2 // 3, max_chars // 3
+    return f"{text[:head]}… {len(text) - head - tail} characters left out …{text[-tail:]}"
