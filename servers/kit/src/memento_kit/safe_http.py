@@ -34,15 +34,18 @@ from collections.abc import (
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import anyio
 import httpcore2
 import httpx2
+from pydantic import AfterValidator, BeforeValidator
+from pydantic_settings import NoDecode
 
 __all__ = [
     "AddressGuard",
     "AnswerRefused",
+    "HostList",
     "HttpAnswer",
     "HttpLimits",
     "HttpStream",
@@ -53,6 +56,22 @@ __all__ = [
     "SafeHttpError",
     "UrlRefused",
 ]
+
+
+def _split_hosts(value: object) -> object:
+    return tuple(entry for part in value.split(",") if (entry := part.strip())) if isinstance(value, str) else value
+
+
+def _check_hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        host, port = _host_and_port(entry)
+        if not (_HOST.fullmatch(host) or _literal(host)) or (port is not None and not 0 < port < 65536):
+            raise ValueError(f"{entry!r} is not a host or host:port, without a scheme or path")
+    return entries
+
+
+HostList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_hosts), AfterValidator(_check_hosts)]
+"""A settings field that takes hosts, or `host:port`, joined by commas."""
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Turns a host name and port into IP addresses; raises `OSError` when there are none."""
