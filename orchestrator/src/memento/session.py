@@ -13,9 +13,9 @@ from pathlib import Path
 from openai import AsyncOpenAI
 
 from memento.agent import Agent, RunResult
-from memento.events import Emit, Event, Record, ServerStateChanged
+from memento.events import Emit, Event, OutcomeRecorded, Record, ServerStateChanged
 from memento.journal import Journal, RunLog
-from memento.memory import CaseMemory
+from memento.memory import CaseMemory, OutcomeKind
 from memento.model import Model
 from memento.offline import OFFLINE_MODEL, StandIn, serve_stand_in
 from memento.server_list import ServerList, load_server_list
@@ -106,6 +106,22 @@ class Session:
                 folders=self.folders,
                 exclude_task=exclude_task,
             )
+        finally:
+            log.close()
+
+    async def record_outcome(
+        self, run_id: str, reward: float | None, kind: OutcomeKind, *, cited: Sequence[str] = ()
+    ) -> None:
+        """Tell the case bank, and the run's record, how a run turned out.
+
+        Raises:
+            RunNotFound: there is no such run.
+            MemoryUnavailable: the bank did not take it; it waits in the outbox.
+        """
+        log = self.journal.reopen(run_id)
+        try:
+            log.append(OutcomeRecorded(reward=reward, kind=kind))
+            await self.memory.record_outcome(run_id=log.run_id, reward=reward, kind=kind, cited=list(cited))
         finally:
             log.close()
 

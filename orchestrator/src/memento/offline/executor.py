@@ -231,8 +231,9 @@ def _hits(found: _Result) -> tuple[list[Passage], list[tuple[str, str | None, st
     marks = list(_HIT.finditer(found.text))
     passages: list[Passage] = []
     hits: list[tuple[str, str | None, str]] = []
-    for mark, following in zip(marks, [*marks[1:], None], strict=True):
-        body = found.text[mark.end() : following.start() if following else len(found.text)].strip()
+    ends = [following.start() for following in marks[1:]] + [len(found.text)]
+    for mark, end in zip(marks, ends, strict=False):
+        body = found.text[mark.end() : end].strip()
         hits.append((mark["path"], mark["page"], mark["heading"] or ""))
         passages.append(Passage(body.replace("…", " "), f"{mark['path']} {mark['place']}", mark["heading"] or ""))
     return passages, hits
