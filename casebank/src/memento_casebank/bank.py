@@ -4,20 +4,38 @@ Owns embedding (before the bank is taken, so a slow endpoint holds nobody up) an
 The rules are in `engine`.
 """
 
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
+from memento_casebank import queries, upkeep
 from memento_casebank.embedders import Embedder, HashingEmbedder
 from memento_casebank.engine import Engine, EngineSettings, NewCase, Retrieved
+from memento_casebank.exchange import Imported, Line, export_lines, read_lines
 from memento_casebank.lock import BankLock
-from memento_casebank.records import Case, Cost, OutcomeKind, OutcomeRecord, Step
+from memento_casebank.log import Log
+from memento_casebank.records import (
+    Case,
+    CaseStatus,
+    Cost,
+    DecisionRecord,
+    Edit,
+    EditAction,
+    OutcomeKind,
+    OutcomeRecord,
+    Step,
+    new_id,
+)
+from memento_casebank.upkeep import Forgettable
+from memento_casebank.views import BankStats, CaseView, DecisionView, SearchPage
 
 __all__ = ["CaseBank"]
 
@@ -158,15 +176,178 @@ class CaseBank:
             )
         )
 
+    async def search(
+        self,
+        text: str = "",
+        *,
+        namespace: str = "default",
+        status: CaseStatus | None = "active",
+        tag: str | None = None,
+        limit: int = 10,
+        offset: int = 0,
+    ) -> SearchPage:
+        """Look for cases by meaning and words, or list the newest; nothing is logged or learned from this."""
+        vector = (await self._embed([text]))[0] if text else None
+        return await self._run(
+            lambda: queries.search(
+                self._engine, text, vector, namespace=namespace, status=status, tag=tag, limit=limit, offset=offset
+            )
+        )
+
+    async def case(self, case_id: str) -> CaseView:
+        """A case as it counts now, with revisions, status and outcome.
+
+        Raises:
+            UnknownId: there is none.
+        """
+        return await self._run(lambda: queries.case_view(self._engine, case_id))
+
+    async def explain(self, decision_id: str, *, limit: int = 10, offset: int = 0) -> DecisionView:
+        """Why each case was or was not chosen in a decision.
+
+        Raises:
+            UnknownId: there is no such decision.
+        """
+        return await self._run(lambda: queries.explain(self._engine, decision_id, limit=limit, offset=offset))
+
+    async def edit(
+        self, case_id: str, action: EditAction, *, reason: str = "", changes: dict[str, Any] | None = None
+    ) -> list[Edit]:
+        """Change a case's standing or text; every edit can be undone.
+
+        Raises:
+            UnknownId: there is no such case.
+            BankError: the change is not one that can be made.
+        """
+        return await self._run(lambda: self._engine.edit(case_id, action, reason=reason, changes=changes))
+
+    async def undo(self, edit_id: str) -> list[Edit]:
+        """Take back an edit and all that were made together with it.
+
+        Raises:
+            UnknownId: there is no such edit.
+            BankError: it was undone already.
+        """
+        return await self._run(lambda: self._engine.undo(edit_id))
+
+    async def edits(self, case_id: str) -> list[Edit]:
+        """Every edit ever made to a case, oldest first."""
+        return await self._run(lambda: self._engine.edits_of(case_id))
+
+    async def stats(self) -> BankStats:
+        """Figures about the whole bank."""
+        return await self._run(lambda: queries.stats(self._engine))
+
+    async def forget(self, *, namespace: str = "default", dry_run: bool = True) -> list[Forgettable]:
+        """Archive cases that are expired, copies, or expected to do harm. With `dry_run` only tell which.
+
+        Archived cases stay in the log; one `undo` brings all of them back.
+        """
+
+        def work() -> list[Forgettable]:
+            found = upkeep.to_forget(self._engine, namespace, now=time.time())
+            if not dry_run:
+                batch = new_id("batch")
+                for case in found:
+                    self._engine.edit(case.case_id, "archive", reason=case.reason, batch=batch)
+            return found
+
+        return await self._run(work)
+
+    async def induce_strategies(self, *, namespace: str = "default", dry_run: bool = True) -> list[Case]:
+        """Enter ways of working that beat others on at least five tasks as cases of kind `strategy`.
+
+        They compete with cases only when the bank was opened with `EngineSettings(strategies=True)`.
+        """
+        found = await self._run(lambda: upkeep.propose_strategies(self._engine, namespace, now=time.time()))
+        if found and not dry_run:
+            vectors = await self._embed([case.question for case in found])
+
+            def enter() -> None:
+                for case, vector in zip(found, vectors, strict=True):
+                    self._engine.enter(case, vector)
+
+            await self._run(enter)
+        return found
+
+    async def export(self, target: IO[str], *, vectors: bool = True) -> int:
+        """Write the whole bank as JSON lines; returns how many. Other calls go on meanwhile and are not in it."""
+        return await anyio.to_thread.run_sync(partial(_export, self._engine.log.path, target, vectors))
+
+    async def import_from(self, source: IO[str], *, name: str = "import", namespace: str = "default") -> Imported:
+        """Read an export, or a file in one of the formats of the paper's repository, adding what is not here yet.
+
+        Raises:
+            BankError: a line is of no known format, or refers to something unknown. What came before it is kept.
+        """
+        done = Imported()
+        lines = read_lines(source, name=name, namespace=namespace, now=time.time())
+        while batch := await anyio.to_thread.run_sync(lambda: list(islice(lines, _IMPORT_BATCH))):
+            vectors = await self._vectors_of(batch)
+
+            def enter(batch: list[Line] = batch, vectors: list[NDArray[np.float32] | None] = vectors) -> None:
+                for line, vector in zip(batch, vectors, strict=True):
+                    kind = _KINDS[type(line.record)] if self._engine.enter_line(line, vector) else "skipped"
+                    setattr(done, kind, getattr(done, kind) + 1)
+
+            await self._run(enter)
+        return done
+
+    async def rebuild(self, *, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
+        """Restore everything derived from the log: what was learned, and the chromadb index.
+
+        Returns each namespace's fingerprint.
+
+        Raises:
+            BankError: what had been learned differs from what the log gives, which should be impossible.
+        """
+        prints = await self._run(lambda: self._engine.rebuild_learning(progress))
+        await self._run(self._engine.rebuild_index)
+        await self.flush()
+        return prints
+
     async def flush(self) -> None:
         """Wait until the chromadb index holds every case."""
         await anyio.to_thread.run_sync(self._engine.index.flush)
+
+    async def _vectors_of(self, lines: Sequence[Line]) -> list[NDArray[np.float32] | None]:
+        """The vectors that came with the lines if this bank's embedder made them, else new ones."""
+        vectors: list[NDArray[np.float32] | None] = [None] * len(lines)
+        texts: dict[int, str] = {}
+        for i, line in enumerate(lines):
+            if line.vector is not None and line.embedder == self._embedder.id:
+                vectors[i] = np.frombuffer(line.vector, np.float32)
+            elif isinstance(line.record, Case):
+                texts[i] = line.record.question
+            elif isinstance(line.record, DecisionRecord):
+                texts[i] = line.record.query
+        if texts:
+            for i, vector in zip(texts, await self._embed(list(texts.values())), strict=True):
+                vectors[i] = vector
+        return vectors
 
     async def _embed(self, texts: list[str]) -> NDArray[np.float32]:
         return await anyio.to_thread.run_sync(self._embedder.embed, texts)
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await anyio.to_thread.run_sync(self._engine.run, call)
+
+
+_IMPORT_BATCH = 256
+_KINDS: dict[type, str] = {Case: "cases", DecisionRecord: "decisions", OutcomeRecord: "outcomes", Edit: "edits"}
+
+
+def _export(path: Path, target: IO[str], vectors: bool) -> int:
+    log = Log(path, read_only=True)  # a connection of its own: it sees the bank as it is now, and blocks nobody
+    try:
+        log.begin_reading()
+        count = 0
+        for line in export_lines(log, vectors=vectors):
+            target.write(line + "\n")
+            count += 1
+        return count
+    finally:
+        log.close()
 
 
 def _open(path: Path, embedder: Embedder, settings: EngineSettings, lock: BankLock | None) -> CaseBank:

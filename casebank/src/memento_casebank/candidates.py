@@ -57,6 +57,8 @@ def find(
     text: str,
     allowed: NDArray[np.bool_],
     settings: CandidateSettings,
+    *,
+    one_per_group: bool = True,
 ) -> Found:
     """Find candidates for a question among the `allowed` (N,) rows of a shelf."""
     n = len(shelf)
@@ -71,7 +73,8 @@ def find(
     worded = _top(bm25, settings.lexical)
     worded = worded[bm25[worded] > 0]
     pool, score = _fuse([near[: settings.dense], worded], settings.fusion_constant)
-    pool, score = _one_per_group(shelf, pool, score)
+    if one_per_group:
+        pool, score = _one_per_group(shelf, pool, score)
     kept = _spread(shelf.vectors[pool], score, settings.limit, settings.relevance_share)
     rows = _with_newcomers(shelf, pool[kept], near, settings)
     words: Floats = bm25[rows]
@@ -109,6 +112,8 @@ def _one_per_group(shelf: Shelf, pool: Rows, score: Floats) -> tuple[Rows, Float
 def _spread(vectors: Floats, score: Floats, limit: int, share: float) -> Rows:
     """Maximal marginal relevance: indices of at most `limit` rows, relevant and unlike each other."""
     n = len(score)
+    if share >= 1.0:
+        return np.arange(min(limit, n), dtype=np.intp)
     relevance = score / score.max() if n else score
     likeness = vectors @ vectors.T
     closest = np.zeros(n, np.float32)

@@ -122,23 +122,25 @@ class ChromaIndex:
             return int(self._collection(namespace).count())
 
     def reset(self, namespaces: Iterable[str]) -> None:
-        """Drop this bank's collections, to be filled again with `put`."""
+        """Drop everything this bank has in the index, to be filled again with `put`.
+
+        An embedded index is removed from the disk, so that a damaged one is mended too.
+        """
         with self._gate:
             self._pending.clear()
         with self._using:
+            self._collections.clear()
+            if self._url is None:
+                if self._client is not None:
+                    self._client.close()
+                    self._client = None
+                shutil.rmtree(self._folder, ignore_errors=True)
+                return
             client = self._open()
             wanted = {self._collection_name(namespace) for namespace in namespaces}
             for collection in client.list_collections():
                 if collection.name in wanted:
                     client.delete_collection(collection.name)
-            self._collections.clear()
-
-    def discard_damaged(self) -> None:
-        """Remove an embedded index that cannot be opened; it is only a cache."""
-        if self._url is None:
-            self._client = None
-            self._collections.clear()
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def close(self, *, timeout_seconds: float = 1.5) -> None:
         """Stop the background thread, writing what it can in time; the rest is caught up at the next open."""

@@ -19,6 +19,7 @@ from memento_casebank.candidates import CandidateSettings, Found, find
 from memento_casebank.chroma import ChromaIndex, IndexRow
 from memento_casebank.commits import CommitQueue
 from memento_casebank.decisions import pack, unpack
+from memento_casebank.exchange import Line
 from memento_casebank.hygiene import instruction_like
 from memento_casebank.learning import Learner
 from memento_casebank.lock import BankLock
@@ -72,6 +73,8 @@ class EngineSettings:
     policy_settings: dict[str, Any] = field(default_factory=lambda: {})
     candidates: CandidateSettings = field(default_factory=CandidateSettings)
     near_duplicate_cosine: float = 0.97
+    strategies: bool = False
+    """Let strategies compete with cases. Off: they harm as often as they help (guides/casebank.md §0.7)."""
     seed: int | None = None
     """Makes the draws of exploration repeatable; None: a fresh seed per decision (logged with it)."""
     lock_timeout_seconds: float = 3.0
@@ -335,6 +338,8 @@ class Engine:
         now = time.time()
         shelf = self.shelf(namespace)
         allowed = shelf.showable(now)
+        if not self.settings.strategies:
+            allowed &= ~shelf.table["strategy"]
         for own_question, own_vector in excluded:
             allowed = allowed & ~self._same_task(shelf, own_question, own_vector)
         found = find(shelf, vector, question, allowed, self.settings.candidates)
@@ -670,6 +675,59 @@ class Engine:
                     found[child] = None
                     open_ids.append(child)
         return list(found)
+
+    # Importing
+
+    def enter_line(self, line: Line, vector: Vector | None) -> bool:
+        """Append one imported record unless it is here already; returns whether it was appended.
+
+        Raises:
+            BankError: it refers to something that was neither here nor earlier in the import.
+        """
+        record = line.record
+        if self.log.has(record.id):
+            return False
+        match record:
+            case Case():
+                assert vector is not None, "cases come with vectors"
+                self._enter_imported_case(record, vector, line.reward)
+            case DecisionRecord():
+                self._enter_imported_decision(record, line, vector)
+            case OutcomeRecord():
+                self._check_known(record.id, (*record.cases, *record.decisions))
+                self.log.append_outcome(record)
+                self._apply_outcome(record)
+            case Edit():
+                self._check_known(record.id, (record.case_id,))
+                self._append_edits([record])
+        return True
+
+    def _enter_imported_case(self, case: Case, vector: Vector, reward: float | None) -> None:
+        shelf = self.shelf(case.namespace)
+        group = case.group or self._near_duplicate(shelf, case, vector)
+        self.enter(
+            case.model_copy(update={"group": group, "quarantine": case.quarantine or instruction_like(case)}), vector
+        )
+        if reward is not None:
+            self.record_outcome(reward, "judge", case_id=case.id)
+
+    def _enter_imported_decision(self, record: DecisionRecord, line: Line, vector: Vector | None) -> None:
+        shelf = self.shelf(record.namespace)
+        self._check_known(record.id, line.candidate_ids)
+        seqs = np.ascontiguousarray(shelf.table["seq"][[shelf.row_of[case_id] for case_id in line.candidate_ids]])
+        if len(seqs) != record.candidates or any(row >= len(seqs) for row in record.shown):
+            raise BankError(f"Decision {record.id!r} does not fit its candidates.")
+        shown = np.ascontiguousarray(seqs[list(record.shown)])
+        seq = self.log.append_decision(record, shown=shown.tobytes(), candidates=seqs.tobytes() + line.numbers)
+        if vector is not None:
+            self.log.put_vectors(self.embedder_id, [(seq, vector.tobytes())])
+        self._namespace_of[record.id] = record.namespace
+        self._count_shown(shelf, shown)
+
+    def _check_known(self, record_id: str, targets: Sequence[str]) -> None:
+        for target in targets:
+            if target not in self._namespace_of:
+                raise BankError(f"Record {record_id!r} refers to {target!r}, which is not in this bank.")
 
     # Looking up
 

@@ -112,6 +112,10 @@ class Log:
     def begin(self) -> None:
         self._db.execute("BEGIN IMMEDIATE")
 
+    def begin_reading(self) -> None:
+        """From the first read on, see the log as it was then, until `rollback`."""
+        self._db.execute("BEGIN")
+
     def commit(self) -> None:
         self._db.execute("COMMIT")
 
@@ -190,6 +194,10 @@ class Log:
         for seq, body in self._db.execute("SELECT seq, body FROM cases WHERE seq > ? ORDER BY seq", (after,)):
             yield CaseRow(seq, Case.model_validate_json(body))
 
+    def case_ids(self) -> dict[int, str]:
+        """The id of every case by its place in the log."""
+        return dict(self._db.execute("SELECT seq, id FROM cases ORDER BY seq"))
+
     def cases_of_run(self, run_id: str) -> list[str]:
         return self._ids("SELECT id FROM cases WHERE run_id = ? ORDER BY seq", run_id)
 
@@ -237,6 +245,27 @@ class Log:
         yield from self._db.execute(
             "SELECT seq, vector FROM vectors JOIN cases USING (seq) WHERE embedder = ? ORDER BY seq", (embedder,)
         )
+
+    def has(self, record_id: str) -> bool:
+        """Whether a record of any kind has this id."""
+        return any(
+            self._db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (record_id,)).fetchone() for table in _RECORDS
+        )
+
+    def texts_without_vector(self, embedder: str, limit: int) -> list[tuple[int, str]]:
+        """(seq, text) of cases and decisions that `embedder` has not embedded yet, oldest first."""
+        return self._db.execute(
+            "SELECT seq, text FROM (SELECT seq, json_extract(body, '$.question') AS text FROM cases"
+            " UNION ALL SELECT seq, json_extract(body, '$.query') FROM decisions)"
+            " WHERE seq NOT IN (SELECT seq FROM vectors WHERE embedder = ?) ORDER BY seq LIMIT ?",
+            (embedder, limit),
+        ).fetchall()
+
+    def drop_vectors_except(self, embedder: str) -> None:
+        self._db.execute("DELETE FROM vectors WHERE embedder <> ?", (embedder,))
+
+    def namespaces(self) -> list[str]:
+        return [row[0] for row in self._db.execute("SELECT DISTINCT namespace FROM cases ORDER BY namespace")]
 
     def counts(self) -> dict[str, int]:
         """Number of records of each kind."""
