@@ -18,7 +18,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-__all__ = ["ServerEntry", "ServerList", "ServerListError", "load_server_list"]
+__all__ = ["ServerEntry", "ServerList", "ServerListError", "find_command", "load_server_list"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -110,7 +110,7 @@ def _entry(name: str, raw: Any, where: str, environ: Mapping[str, str], folder: 
     if entry.type == "stdio":
         if not entry.command:
             raise ServerListError(f'{where}: server {name!r} needs a "command" (or a "url").')
-        return entry.model_copy(update={"command": _find_command(entry.command, folder)})
+        return entry.model_copy(update={"command": find_command(entry.command, folder)})
     if not entry.url.startswith(("http://", "https://")):
         raise ServerListError(f'{where}: server {name!r} needs a "url" that starts with http:// or https://.')
     return entry
@@ -137,7 +137,7 @@ def _expand(value: Any, environ: Mapping[str, str], where: str) -> Any:
     return _VARIABLE.sub(replace, value)
 
 
-def _find_command(command: str, folder: Path | None) -> str:
+def find_command(command: str, folder: Path | None = None) -> str:
     """Look for a bare command beside our own interpreter first: Memento's servers are installed with it.
 
     A relative path counts from the folder of `mcp.json`, as it does for Claude Code in a project.

@@ -21,6 +21,7 @@ _ASKS_NUMBER = re.compile(
     r"\bwhat is the (?:\w+ ){0,3}(?:length|height|span|depth|width|area|population|diameter|number|mass|distance)\b",
     re.IGNORECASE,
 )
+_ASKS_WHO = re.compile(r"\bwho\b", re.IGNORECASE)
 _SYNONYMS = {"long": "length", "high": "height", "tall": "height", "deep": "depth", "wide": "width", "sea": "flows"}
 
 
@@ -86,7 +87,11 @@ def _asked_part(question: str, sentence: str) -> str | None:
         return _nearest(question, sentence, numbers)
     known = question.lower()
     names = [name for name in names_in(sentence) if name.lower() not in known]
-    return _nearest(question, sentence, names)
+    nearest = _nearest(question, sentence, names)
+    if nearest is None or not _ASKS_WHO.search(question):
+        return nearest
+    both = next((name for name in names if f"{nearest} and {name}" in sentence), None)
+    return f"{nearest} and {both}" if both else nearest
 
 
 def _nearest(question: str, sentence: str, candidates: Sequence[str]) -> str | None:

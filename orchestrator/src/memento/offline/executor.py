@@ -19,6 +19,7 @@ __all__ = ["ToolCallWanted", "as_tool_calls", "executor_reply"]
 
 _MAX_PIECES = 6
 """How many pieces of one long document are read before it is given up."""
+_MAX_HEADING_CHARS = 60
 _HIT = re.compile(r"^\d+\. (?P<path>.+?) \((?P<place>page (?P<page>\d+)|[^)]*)\)\n(?:\[(?P<heading>.*)\]\n)?", re.M)
 _NEXT_OFFSET = re.compile(r"offset=(\d+)")
 _PAGE_MARK = re.compile(r"^\[page (\d+)\]$", re.M)
@@ -244,7 +245,9 @@ def _passages_of(text: str, place: str) -> list[Passage]:
     pages = _PAGE_MARK.split(text)
     if len(pages) > 1:
         numbered = zip(pages[1::2], pages[2::2], strict=True)
-        return [Passage(body, f"{place} page {number}", _first_line(body)) for number, body in numbered]
+        return [
+            Passage(_without_heading(body), f"{place} page {number}", _first_line(body)) for number, body in numbered
+        ]
     passages: list[Passage] = []
     heading = ""
     for block in re.split(r"\n\s*\n", text):
@@ -259,6 +262,12 @@ def _passages_of(text: str, place: str) -> list[Passage]:
 def _first_line(text: str) -> str:
     body = _PAGE_MARK.split(text)[-1]
     return next((line.strip(" #*") for line in body.splitlines() if line.strip(" #*")), "")
+
+
+def _without_heading(page: str) -> str:
+    """The page without its first line, when that is a heading: short, and no sentence."""
+    first, _, rest = page.strip().partition("\n")
+    return rest if rest and len(first) < _MAX_HEADING_CHARS and not first.rstrip().endswith((".", ",", ";")) else page
 
 
 def _is_table(file: str) -> bool:

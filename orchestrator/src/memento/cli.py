@@ -1,0 +1,306 @@
+"""The command `memento`.
+
+Owns arguments, exit codes and what goes to stdout. Exit codes: 0 done, 1 no answer or a failed check, 2 the
+command or a setting must be changed, 130 interrupted.
+"""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import anyio
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from memento.settings import Settings
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="memento",
+    help="An agent that gets better at research with every task, with no model fine-tuned.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+runs_app = typer.Typer(help="Look at past runs.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
+
+_CONFIG_ERROR = 2
+_INTERRUPTED = 130
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="mcp.json to use (default ./mcp.json)")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="model for every role; `offline` needs no key")]
+BaseUrlOption = Annotated[str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+PlannerOption = Annotated[str | None, typer.Option("--planner-model", help="model that plans")]
+ExecutorOption = Annotated[str | None, typer.Option("--executor-model", help="model that uses the tools")]
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="what you want to know")],
+    file: Annotated[list[Path] | None, typer.Option("--file", help="a file the question is about")] = None,
+    folder: Annotated[list[Path] | None, typer.Option("--folder", help="a folder to search")] = None,
+    model: ModelOption = None,
+    planner_model: PlannerOption = None,
+    executor_model: ExecutorOption = None,
+    base_url: BaseUrlOption = None,
+    memory: Annotated[
+        Literal["on", "read-only", "off"] | None,
+        typer.Option("--memory", help="show and keep cases, show only, or off"),
+    ] = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the answer")] = False,
+) -> None:
+    """Answer one question."""
+    if not question.strip():
+        _stop('the question is empty; give it as one argument: memento ask "…"')
+    settings = _settings(
+        model=model,
+        planner_model=planner_model,
+        executor_model=executor_model,
+        base_url=base_url,
+        memory=memory,
+        config=config,
+    )
+    _run(_ask, settings, question.strip(), file or [], folder or [], as_json, quiet)
+
+
+@app.command()
+def demo(
+    rounds: Annotated[int, typer.Option("--rounds", min=1, max=20, help="how often every question is asked")] = 3,
+    out: Annotated[Path | None, typer.Option("--out", help="where to write the picture (SVG)")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch the agent learn: 28 questions in rounds, with memory off and on. No key, no network."""
+    from memento.demo.show import show_demo
+
+    _run(show_demo, _settings().home, rounds, out, as_json)
+
+
+@app.command()
+def doctor(
+    model: ModelOption = None,
+    planner_model: PlannerOption = None,
+    executor_model: ExecutorOption = None,
+    base_url: BaseUrlOption = None,
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every server, key and model that the configuration uses, and name each fix."""
+    settings = _settings(
+        model=model, planner_model=planner_model, executor_model=executor_model, base_url=base_url, config=config
+    )
+    _run(_doctor, settings, as_json)
+
+
+@app.command()
+def feedback(
+    run: Annotated[str, typer.Argument(help="run id, its beginning or end, or `last`")],
+    verdict: Annotated[Literal["good", "bad"], typer.Argument(help="was the answer right?")],
+    config: ConfigOption = None,
+) -> None:
+    """Tell the memory whether a run's answer was good."""
+    _run(_feedback, _settings(config=config), run, verdict)
+
+
+@app.command()
+def tools(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """List the tools that the executor is offered, and why a server is missing."""
+    _run(_tools, _settings(config=config), as_json)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def cases(context: typer.Context) -> None:
+    """Look after the case bank: the same as the command memento-casebank."""
+    from memento.server_list import find_command
+
+    command = find_command("memento-casebank")
+    try:
+        done = subprocess.run([command, *(context.args or ["--help"])], check=False)
+    except FileNotFoundError:
+        _stop("memento-casebank is not installed: pip install memento-casebank")
+    raise typer.Exit(done.returncode)
+
+
+@runs_app.command("list")
+def runs_list(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="how many")] = 20, as_json: JsonOption = False
+) -> None:
+    """The newest runs."""
+    from memento.journal import Journal
+
+    found = Journal(_settings().home).runs(limit=limit)
+    if as_json:
+        _print_json({"runs": [run.model_dump() for run in found]})
+        return
+    table = Table("run", "status", "answer", "reward", "question")
+    for run in found:
+        reward = "?" if run.reward is None else f"{run.reward:g}"
+        table.add_row(run.run_id, run.status, Text(run.answer or "–"), reward, Text(run.question))
+    Console().print(table if found else "No run has been kept yet.")
+
+
+@runs_app.command("show")
+def runs_show(
+    run: Annotated[str, typer.Argument(help="run id, its beginning or end, or `last`")], as_json: JsonOption = False
+) -> None:
+    """Every event of one run."""
+    from memento.journal import Journal, RunNotFound
+    from memento.terminal import event_line
+
+    journal = Journal(_settings().home)
+    try:
+        records = list(journal.records(journal.find(run)))
+    except RunNotFound as exc:
+        _stop(str(exc))
+    if as_json:
+        _print_json({"records": [record.model_dump(mode="json") for record in records]})
+        return
+    for record in records:
+        line = event_line(record.event)
+        if line:
+            typer.echo(f"{record.time:%H:%M:%S} {line}")
+
+
+def main() -> None:
+    """Run the command; every failure an operator can mend is one line and an exit code."""
+    # The MCP SDK logs a traceback for each line of garbage a server prints; the run's record says it in one line.
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    for noisy in ("mcp", "mcp.client.stdio", "httpx2", "openai", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    app()
+
+
+def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any) -> None:
+    """Run an async command, and turn what an operator can mend into one line."""
+    from memento.journal import RunNotFound
+    from memento.server_list import ServerListError
+    from memento.session import ConfigError
+
+    try:
+        code = anyio.run(body, *args)
+    except KeyboardInterrupt:
+        typer.echo("\nInterrupted. What was done is kept: memento runs show last", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    except (ConfigError, ServerListError, RunNotFound) as exc:
+        _stop(str(exc))
+    raise typer.Exit(code or 0)
+
+
+def _settings(**given: Any) -> Settings:
+    try:
+        return Settings(**{key: value for key, value in given.items() if value is not None})
+    except ValidationError as exc:
+        lines: list[str] = []
+        for problem in exc.errors(include_url=False, include_context=False):
+            field = "_".join(str(part) for part in problem["loc"]).upper()
+            name = field if field.startswith(("MEMENTO_", "OPENAI_")) else f"MEMENTO_{field}"
+            lines.append(f"{name}: {problem['msg']} (got {problem['input']!r})")
+        _stop("wrong setting: " + "; ".join(lines))
+
+
+async def _ask(
+    settings: Settings, question: str, files: list[Path], folders: list[Path], as_json: bool, quiet: bool
+) -> int:
+    from memento.session import open_session
+    from memento.terminal import RunView, print_result
+
+    with RunView(Console(stderr=True), quiet=quiet or as_json) as view:
+        async with open_session(settings, files=files, folders=folders, on_state=view.server_changed) as session:
+            result = await session.ask(question, watch=view.watch)
+    if as_json:
+        _print_json(
+            {
+                "answer": result.answer,
+                "run_id": result.run_id,
+                "status": result.status,
+                "reason": result.reason,
+                "sources": result.sources,
+                "cases_shown": result.cases_shown,
+                "cases_used": result.cases_used,
+                "cost": result.usage.cost_usd,
+                "usage": result.usage.model_dump(),
+                "model_calls": result.model_calls,
+                "tool_calls": result.tool_calls,
+                "seconds": round(result.seconds, 3),
+            }
+        )
+    else:
+        print_result(Console(), result)
+    return 0 if result.answer is not None else 1
+
+
+async def _doctor(settings: Settings, as_json: bool) -> int:
+    from memento.doctor import run_checks
+
+    console = Console()
+    checks = [check async for check in run_checks(settings)]
+    if as_json:
+        _print_json({"checks": [vars(check) for check in checks], "ok": all(check.ok for check in checks)})
+    else:
+        for check in checks:
+            mark = Text("✓ ", style="green") if check.ok else Text("✗ ", style="red")
+            console.print(mark + Text(f"{check.name}: {check.found}"), soft_wrap=True)
+            if not check.ok:
+                console.print(Text(f"  fix: {check.fix}"), soft_wrap=True)
+    return 0 if all(check.ok for check in checks) else 1
+
+
+async def _feedback(settings: Settings, run: str, verdict: Literal["good", "bad"]) -> int:
+    from memento.feedback import give_feedback
+
+    typer.echo(await give_feedback(settings, run, 1.0 if verdict == "good" else 0.0))
+    return 0
+
+
+async def _tools(settings: Settings, as_json: bool) -> int:
+    import os
+
+    from memento.server_list import load_server_list
+    from memento.session import server_environ
+    from memento.toolbox import ToolLimits, open_toolbox
+
+    environ = server_environ(settings, os.environ)
+    servers = load_server_list(settings.config, environ)
+    limits = ToolLimits(connect_timeout_seconds=settings.connect_timeout_seconds)
+    async with open_toolbox(
+        servers.servers, limits=limits, environ=environ, log_folder=settings.home / "logs"
+    ) as toolbox:
+        specs = toolbox.specs(hidden_servers=frozenset({settings.memory_server}))
+        problems = toolbox.problems
+    if as_json:
+        _print_json({"tools": [spec.as_function()["function"] for spec in specs], "missing": problems})
+        return 0
+    table = Table("tool", "what it does")
+    for spec in specs:
+        table.add_row(spec.name, Text(" ".join(spec.description.split("\n\n")[0].split())))
+    console = Console()
+    console.print(table)
+    for server, problem in problems.items():
+        console.print(Text(f"missing: {server}: {problem}", style="red"), soft_wrap=True)
+    return 0
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _stop(problem: str) -> NoReturn:
+    typer.echo(f"memento: {problem}", err=True)
+    raise typer.Exit(_CONFIG_ERROR)
+
+
+if __name__ == "__main__":
+    main()
