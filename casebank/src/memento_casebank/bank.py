@@ -100,7 +100,8 @@ class CaseBank:
                 namespace=namespace,
                 run_id=run_id,
                 excluded=list(zip(excluded, vectors, strict=True)) if excluded else [],
-            )
+            ),
+            synced=False,
         )
 
     async def retain(
@@ -329,8 +330,8 @@ class CaseBank:
     async def _embed(self, texts: list[str]) -> NDArray[np.float32]:
         return await anyio.to_thread.run_sync(self._embedder.embed, texts)
 
-    async def _run(self, call: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(self._engine.run, call)
+    async def _run(self, call: Callable[[], T], *, synced: bool = True) -> T:
+        return await anyio.to_thread.run_sync(partial(self._engine.run, call, synced=synced))
 
 
 _IMPORT_BATCH = 256

@@ -62,16 +62,16 @@ def find(
 ) -> Found:
     """Find candidates for a question among the `allowed` (N,) rows of a shelf."""
     n = len(shelf)
-    if n == 0 or not allowed.any():
+    everyone = bool(allowed.all())
+    if n == 0 or not (everyone or allowed.any()):
         empty = np.zeros(0, np.float32)
         return Found(np.zeros(0, np.intp), empty, empty)
     cosine: Floats = shelf.vectors @ vector
-    masked = np.where(allowed, cosine, np.float32(-np.inf))
+    masked = cosine if everyone else np.where(allowed, cosine, np.float32(-np.inf))
     near = _top(masked, 2 * settings.dense)  # the second half is only for the exposure floor
     bm25 = shelf.words.scores(text) if settings.lexical else np.zeros(n, np.float32)
-    bm25 = np.where(allowed, bm25, np.float32(0.0))
-    worded = _top(bm25, settings.lexical)
-    worded = worded[bm25[worded] > 0]
+    sharing = np.flatnonzero(bm25 if everyone else bm25 * allowed)
+    worded = sharing[_top(bm25[sharing], settings.lexical)]
     pool, score = _fuse([near[: settings.dense], worded], settings.fusion_constant)
     if one_per_group:
         pool, score = _one_per_group(shelf, pool, score)
@@ -110,22 +110,18 @@ def _one_per_group(shelf: Shelf, pool: Rows, score: Floats) -> tuple[Rows, Float
 
 
 def _spread(vectors: Floats, score: Floats, limit: int, share: float) -> Rows:
-    """Maximal marginal relevance: indices of at most `limit` rows, relevant and unlike each other."""
+    """Indices of at most `limit` rows, dropping those least relevant and most like a better one (MMR, in one pass).
+
+    The order stays that of `score`: a policy ranks by itself, so only who is dropped matters.
+    """
     n = len(score)
+    if n <= limit:
+        return np.arange(n, dtype=np.intp)
     if share >= 1.0:
-        return np.arange(min(limit, n), dtype=np.intp)
-    relevance = score / score.max() if n else score
-    likeness = vectors @ vectors.T
-    closest = np.zeros(n, np.float32)
-    open_score = share * relevance
-    order = np.empty(min(limit, n), np.intp)
-    taken = np.zeros(n, np.float32)
-    for place in range(len(order)):
-        chosen = int(np.argmax(open_score - np.float32(1.0 - share) * closest - taken))
-        order[place] = chosen
-        taken[chosen] = np.inf
-        np.maximum(closest, likeness[chosen], out=closest)
-    return order
+        return np.arange(limit, dtype=np.intp)
+    to_better = np.tril(vectors @ vectors.T, -1).max(axis=1)
+    worth = np.float32(share) * score / score[0] - np.float32(1.0 - share) * to_better
+    return np.sort(np.argpartition(worth, n - limit)[n - limit :])
 
 
 def _with_newcomers(shelf: Shelf, rows: Rows, near: Rows, settings: CandidateSettings) -> Rows:

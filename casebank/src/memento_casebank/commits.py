@@ -21,6 +21,7 @@ T = TypeVar("T")
 @dataclass
 class _Work(Generic[T]):
     call: Callable[[], T]
+    synced: bool
     done: bool = False
     result: T | None = None
     error: BaseException | None = None
@@ -35,15 +36,16 @@ class CommitQueue:
         self._busy = threading.Lock()
         self._closed: str | None = None
 
-    def run(self, call: Callable[[], T]) -> T:
-        """Run `call` with the bank to itself; what it wrote is on disk when this returns. Thread-safe, blocking.
+    def run(self, call: Callable[[], T], *, synced: bool = True) -> T:
+        """Run `call` with the bank to itself; what it wrote is kept when this returns. Thread-safe, blocking.
 
+        Kept means: a killed process does not lose it. With `synced`, neither does a power cut.
         A call that raises `BankError` takes back only its own writes.
 
         Raises:
             BankError: the bank is closed, or a write failed half-way and it must be reopened.
         """
-        work: _Work[T] = _Work(call)
+        work: _Work[T] = _Work(call, synced)
         self._queue.append(work)
         with self._busy:
             if not work.done:
@@ -66,7 +68,7 @@ class CommitQueue:
         try:
             if self._closed is not None:
                 raise BankError(self._closed)
-            self._log.begin()
+            self._log.begin(synced=any(work.synced for work in batch))
             for work in batch:
                 self._run_one(work)
             self._log.commit()

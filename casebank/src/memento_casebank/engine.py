@@ -166,9 +166,9 @@ class Engine:
         if self._own_lock is not None:
             self._own_lock.release()
 
-    def run(self, call: Callable[[], T]) -> T:
-        """Run `call` with the bank to itself; what it wrote is on disk when this returns. See `CommitQueue.run`."""
-        return self._commits.run(call)
+    def run(self, call: Callable[[], T], *, synced: bool = True) -> T:
+        """Run `call` with the bank to itself; what it wrote is kept when this returns. See `CommitQueue.run`."""
+        return self._commits.run(call, synced=synced)
 
     # Opening
 
@@ -337,9 +337,7 @@ class Engine:
         """
         now = time.time()
         shelf = self.shelf(namespace)
-        allowed = shelf.showable(now)
-        if not self.settings.strategies:
-            allowed &= ~shelf.table["strategy"]
+        allowed = shelf.showable(now, strategies=self.settings.strategies)
         for own_question, own_vector in excluded:
             allowed = allowed & ~self._same_task(shelf, own_question, own_vector)
         found = find(shelf, vector, question, allowed, self.settings.candidates)

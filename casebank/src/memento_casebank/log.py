@@ -4,8 +4,9 @@ Owns the schema, the order of things (`seq`, one sequence over all kinds of reco
 nothing of learning or searching. The tables of records refuse UPDATE and DELETE by trigger; `vectors` and
 `snapshots` are derived (a vector may have cost money, so it is kept, but `reembed` may replace it).
 
-Every commit is synced to disk before it is acknowledged (WAL, synchronous=FULL). A process that is killed in the
-middle leaves a torn WAL tail, which SQLite drops at the next open: the unacknowledged transaction is gone, the
+Cases, outcomes and edits are synced to disk before they are acknowledged (WAL, synchronous=FULL); decisions reach the
+operating system, so a killed process keeps them and only a power cut can lose the last ones. A process that is killed
+in the middle leaves a torn WAL tail, which SQLite drops at the next open: the unacknowledged transaction is gone, the
 rest is whole.
 """
 
@@ -85,6 +86,7 @@ class Log:
             if not read_only:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
+                self._synced = True
             self._check_schema(create=not read_only)
         except sqlite3.DatabaseError as exc:
             raise BankError(
@@ -109,7 +111,11 @@ class Log:
 
     # Transactions
 
-    def begin(self) -> None:
+    def begin(self, *, synced: bool = True) -> None:
+        """Start a transaction; without `synced` its commit reaches the operating system, but waits for no disk."""
+        if synced != self._synced:
+            self._db.execute(f"PRAGMA synchronous={'FULL' if synced else 'NORMAL'}")
+            self._synced = synced
         self._db.execute("BEGIN IMMEDIATE")
 
     def begin_reading(self) -> None:

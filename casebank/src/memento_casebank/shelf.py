@@ -49,6 +49,10 @@ class Shelf:
         self.words = InvertedIndex()
         self._table = np.zeros(64, _COLUMNS)
         self._vectors = np.zeros((64, dim), np.float32)
+        # What every retrieval asks of every row, apart from the wide table: one byte per case to scan.
+        self._episodes_shown = np.zeros(64, np.bool_)
+        self._strategies_shown = np.zeros(64, np.bool_)
+        self._any_expires = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,11 +77,10 @@ class Shelf:
         facts["created"] = case.created
         facts["reward"] = np.nan
         facts["kind"] = KIND_CODES["unknown"]
-        facts["status"] = STATUS_CODES["quarantined" if case.quarantine else "active"]
         facts["group"] = stable_key(case.group or case.id)
         facts["task"] = stable_key(task_key(case.question))
         facts["shown"] = 0
-        self._describe(facts, case)
+        self._describe(row, case, "quarantined" if case.quarantine else "active")
         self._vectors[row] = vector
         self.ids.append(case.id)
         self.row_of[case.id] = row
@@ -99,26 +102,35 @@ class Shelf:
 
     def set_standing(self, row: int, case: Case, status: CaseStatus) -> None:
         """Take in an edit: another status, or a revised plan, answer or expiry."""
-        self._describe(self._table[row], case)
-        self._table[row]["status"] = STATUS_CODES[status]
+        self._describe(row, case, status)
 
     def status(self, row: int) -> CaseStatus:
         return _STATUS_NAMES[int(self._table[row]["status"])]
 
-    def showable(self, now: float) -> NDArray[np.bool_]:
-        """(N,) which cases may be shown at all at time `now`."""
-        table = self.table
-        return (table["status"] == 0) & (table["valid_until"] > now)
+    def showable(self, now: float, *, strategies: bool) -> NDArray[np.bool_]:
+        """(N,) which cases may be shown at time `now`; strategies only if asked for. Do not write to it."""
+        allowed = (self._episodes_shown | self._strategies_shown if strategies else self._episodes_shown)[: len(self)]
+        return allowed & (self.table["valid_until"] > now) if self._any_expires else allowed
 
-    def _describe(self, facts: Any, case: Case) -> None:
+    def _describe(self, row: int, case: Case, status: CaseStatus) -> None:
+        facts: Any = self._table[row]
+        facts["status"] = STATUS_CODES[status]
         facts["valid_until"] = np.inf if case.valid_until is None else case.valid_until
         facts["plan_length"] = len(case.steps) or len(plan_steps(case.plan))
         facts["plan"] = stable_key(plan_signature(case.plan, case.steps, case.answer))
         facts["strategy"] = case.kind == "strategy"
+        self._any_expires = self._any_expires or case.valid_until is not None
+        self._episodes_shown[row] = status == "active" and case.kind == "episode"
+        self._strategies_shown[row] = status == "active" and case.kind == "strategy"
 
     def _grow(self, capacity: int) -> None:
-        table = np.zeros(capacity, _COLUMNS)
-        table[: len(self._table)] = self._table
-        vectors = np.zeros((capacity, self.dim), np.float32)
-        vectors[: len(self._vectors)] = self._vectors
-        self._table, self._vectors = table, vectors
+        self._table = _longer(self._table, capacity)
+        self._vectors = _longer(self._vectors, capacity)
+        self._episodes_shown = _longer(self._episodes_shown, capacity)
+        self._strategies_shown = _longer(self._strategies_shown, capacity)
+
+
+def _longer(array: NDArray[Any], capacity: int) -> NDArray[Any]:
+    longer = np.zeros((capacity, *array.shape[1:]), array.dtype)
+    longer[: len(array)] = array
+    return longer
