@@ -6,17 +6,25 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from memento_casebank.policies.advantage import AdvantagePolicy, AdvantageSettings
+from memento_casebank.policies.bag import BagPolicy, BagSettings
 from memento_casebank.policies.base import Policy, PolicySettings
+from memento_casebank.policies.beta_ts import BetaTSPolicy, BetaTSSettings
+from memento_casebank.policies.memrl import MemRLPolicy, MemRLSettings
 from memento_casebank.policies.similarity import SimilarityPolicy, SimilaritySettings
 
 __all__ = ["DEFAULT_POLICY", "POLICIES", "make_policy"]
 
 POLICIES: Mapping[str, tuple[type[Policy[Any]], type[PolicySettings]]] = {
     "similarity": (SimilarityPolicy, SimilaritySettings),
+    "memrl": (MemRLPolicy, MemRLSettings),
+    "beta_ts": (BetaTSPolicy, BetaTSSettings),
+    "advantage": (AdvantagePolicy, AdvantageSettings),
+    "bag": (BagPolicy, BagSettings),
 }
 """Every policy by name, with its settings class."""
 
-DEFAULT_POLICY = "similarity"
+DEFAULT_POLICY = "bag"
 
 
 def make_policy(name: str, **settings: Any) -> Policy[Any]:

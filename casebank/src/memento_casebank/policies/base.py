@@ -132,8 +132,9 @@ class Choice:
     """Calibrated P(success) had nothing been shown."""
     lift: Interval | None = None
     """Difference of the two."""
-    forced: Literal["", "memory_off", "uniform"] = ""
-    """Set when exploration overrode the policy: a run without memory, or a uniform draw of candidates."""
+    forced: Literal["", "memory_off", "uniform", "probe"] = ""
+    """Set when exploration overrode the policy: a run without memory, a uniform draw of candidates, or one case
+    drawn from the untempered posterior (a policy that keeps one probes with it instead of uniformly)."""
 
     @property
     def propensities(self) -> tuple[float, ...]:
@@ -173,8 +174,9 @@ class PolicySettings:
 
     memory_off_share: float = 0.0
     """Least probability of showing nothing, 0..1 (EMPO²: 0.05): measures what memory is worth, continuously."""
-    uniform_share: float = 0.0
-    """Probability of showing uniformly drawn candidates instead, 0..1: support for off-policy estimates."""
+    explore_share: float = 0.0
+    """Probability of overriding the policy with a uniform draw (or its own probe), 0..1: keeps a policy that has
+    come to distrust every case from never looking again, and supports off-policy estimates."""
     seed: int = 0
     """Seed of initial weights, where a policy has any. Choices draw from the generator given to `choose`."""
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from memento_casebank.policies.base import Choice, Floats, Interval, PolicySettings
+from memento_casebank.policies.base import Choice, Floats, PolicySettings
 
 __all__ = ["DRAWS", "boltzmann", "general_form", "gumbel_scores", "parzen_prior", "select", "soft_value"]
 
@@ -77,6 +77,8 @@ def select(
     value_sd: Floats | None = None,
     scale: Literal["lift", "score"] = "score",
     lead: Floats | None = None,
+    trusted: NDArray[np.bool_] | None = None,
+    probe: Floats | None = None,
 ) -> Choice:
     """Turn scores into a choice of at most `k` rows that beat the void case, and tell its propensities.
 
@@ -89,30 +91,39 @@ def select(
         value: (N,) and `value_sd`: what to report per case.
         scale: how `value` is to be read.
         lead: (N + 1,) exact probabilities of the first rank, void last, where the policy knows them.
+        trusted: (N,) rows worth showing without noise. When given, a set holds at most one row that is not
+            trusted: two unknowns shown together blur who earned the outcome.
+        probe: (M, N) scores whose best row is shown alone when exploration overrides; None: a uniform draw of `k`.
     """
     n: int = draws.shape[1] - 1
     k = max(0, min(k, n))
-    shown, frequency = _top(draws, k)
+    shown, frequency = _top(draws, k, trusted)
     natural_lead = np.bincount(np.argmax(draws, axis=1), minlength=n + 1) / len(draws) if lead is None else lead
     if k == 0:
         natural_lead = np.append(np.zeros(n), 1.0)
-    # The mixture: uniform candidates, then as much of the void case as the share still lacks.
-    uniform = settings.uniform_share if k else 0.0
-    void = (1.0 - uniform) * natural_lead[n]
+    override = settings.explore_share if k else 0.0
+    if probe is None:
+        probe_lead, probe_inclusion = np.full(n, 1.0 / max(n, 1)), np.full(n, k / max(n, 1))
+    else:
+        probe_lead = probe_inclusion = np.bincount(np.argmax(probe, axis=1), minlength=n) / len(probe) if n else value
+    # A mixture: the policy, its exploration, and as much of the void case as the two still lack.
+    void = (1.0 - override) * float(natural_lead[n])
     forced_off = max(0.0, (settings.memory_off_share - void) / (1.0 - void)) if void < 1.0 else 0.0
-    keep = (1.0 - forced_off) * (1.0 - uniform)
-    spread = (1.0 - forced_off) * uniform
+    keep = (1.0 - forced_off) * (1.0 - override)
+    explore = (1.0 - forced_off) * override
     rows, forced = shown, ""
     ticket = rng.random()
     if ticket < forced_off:
         rows, forced = (), "memory_off"
-    elif ticket < forced_off + spread:
+    elif ticket < forced_off + explore and probe is None:
         rows, forced = tuple(int(row) for row in rng.permutation(n)[:k]), "uniform"
+    elif ticket < forced_off + explore and probe is not None:
+        rows, forced = (int(np.argmax(probe[0])),), "probe"
     return Choice(
         rows=rows,
         void_probability=float(forced_off + keep * natural_lead[n]),
-        lead_probability=keep * natural_lead[:n] + (spread / n if n else 0.0),
-        inclusion=keep * frequency + (spread * k / n if n else 0.0),
+        lead_probability=keep * natural_lead[:n] + explore * probe_lead,
+        inclusion=keep * frequency + explore * probe_inclusion,
         value=value,
         value_sd=value_sd if value_sd is not None else np.zeros(n),
         sampled=draws[0, :n],
@@ -121,16 +132,20 @@ def select(
     )
 
 
-def _top(draws: Floats, k: int) -> tuple[tuple[int, ...], Floats]:
+def _top(draws: Floats, k: int, trusted: NDArray[np.bool_] | None) -> tuple[tuple[int, ...], Floats]:
     """Rows that draw 0 shows, best first, and how often each row is shown over all draws (N,)."""
     n: int = draws.shape[1] - 1
     if k == 0:
         return (), np.zeros(n)
-    order: NDArray[np.intp] = np.argsort(-draws[0, :n], kind="stable")[:k]
-    rows = tuple(int(row) for row in order if draws[0, row] > draws[0, n])
     cases = draws[:, :n]
-    kth = np.partition(cases, n - k, axis=1)[:, n - k : n - k + 1]
-    inside = (cases >= kth) & (cases > draws[:, n:])
+    inside = cases > draws[:, n:]
+    if k < n:
+        inside &= cases >= np.partition(cases, n - k, axis=1)[:, n - k : n - k + 1]
+    if trusted is not None:
+        guesses = np.where(inside & ~trusted, cases, -np.inf)
+        inside &= trusted | (cases == guesses.max(axis=1, keepdims=True))
+    order = np.argsort(-cases[0], kind="stable")
+    rows = tuple(int(row) for row in order[inside[0, order]][:k])
     return rows, inside.mean(axis=0)
 
 
@@ -142,8 +157,3 @@ def _normalised(scores: Floats) -> Floats:
 def _log_sum_exp(scores: Floats) -> float:
     top = float(np.max(scores))
     return top + float(np.log(np.sum(np.exp(scores - top))))
-
-
-def normal_interval(mean: float, sd: float) -> Interval:
-    """The 90 % interval of a normal quantity."""
-    return Interval(mean, mean - 1.645 * sd, mean + 1.645 * sd)

@@ -1,0 +1,318 @@
+"""`bag` (L2, the default): an online Bayesian model of one outcome and the whole bag of cases that was shown.
+
+    logit P(r = 1 | s, S) = β0 + b_k + [S = ∅]·(v0 + d_k) + [S ≠ ∅]·Σ_{c in S} a_c · (wᵀx(s,c) + g(s,c)·u_c)
+
+k is the question's cluster, b_k its difficulty, v0 + d_k how well the agent does there without memory, x(s,c) how
+question and case relate, u_c what is particular to the case, g a gate that keeps a case's reputation from reaching
+questions unlike it, and a_c = cited_c / √(Σ cited) shares one outcome among the cases shown. Every coefficient has an
+independent Gaussian posterior, updated by assumed density filtering (as in TrueSkill and adPredictor), so a case that
+travels with better ones is explained away instead of praised, and an outcome counts once however many cases it had.
+
+Cases are chosen by tempered Thompson sampling against the void case: in the general form of `selection`, μ0 is
+uniform, Q is drawn from the posterior with its sd times τ, and α → 0. Predictions are recalibrated online (Platt).
+
+Left out on purpose: any feature computed from what the bank chose to keep, such as "how many neighbours agree". Such
+features reinforce themselves (guides/casebank.md §5c; measured again in docs/log.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memento_casebank.policies.base import (
+    Candidates,
+    Choice,
+    Decision,
+    Floats,
+    Interval,
+    Outcome,
+    Policy,
+    PolicySettings,
+    Query,
+)
+from memento_casebank.policies.selection import DRAWS, select
+from memento_casebank.policies.slots import SlotTable, UnitClusters
+
+__all__ = ["FEATURES", "BagPolicy", "BagSettings", "relation_features"]
+
+FEATURES = ("case", "similarity", "similarity²", "bm25", "best bm25", "age", "own reward", "plan length")
+"""Names of x(s, c), for explanations and tests."""
+
+_SECONDS_PER_DAY = 86_400.0
+_Z90 = 1.6449
+"""Half width of a 90 % interval in standard deviations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagSettings(PolicySettings):
+    memory_off_share: float = 0.05
+    explore_share: float = 0.01
+    shared_temperature: float = 0.1
+    """τ of the coefficients all cases share: their doubt is about memory as a whole."""
+    case_temperature: float = 0.2
+    """τ of what is particular to a case. 0 is greedy, 1 plain Thompson sampling."""
+    case_mean: float = 0.3
+    """Prior log-odds a case adds: cases help until shown otherwise (Memento, table 3)."""
+    case_variance: float = 2.0
+    """Prior variance of u_c: a single case may make or break a task."""
+    difficulty_variance: float = 0.5
+    """Prior variance of b_k and of d_k."""
+    clusters: int = 64
+    uncited_weight: float = 0.3
+    """Weight of a case that was shown and not cited, when the agent says what it cited (1)."""
+    half_life_days: float = 90.0
+    """Doubt about a case's u_c doubles in this time, up to the prior: forgetting without deleting. inf: never."""
+    gate_low: float = 0.2
+    gate_high: float = 0.7
+    """Cosines between which a case's reputation fades in from 5 % to all of it."""
+    use_void: bool = True
+    """False takes the void case out of the choice (an ablation)."""
+    use_gate: bool = True
+    use_difficulty: bool = True
+    use_case_effect: bool = True
+    use_bm25: bool = True
+    ancestor_decay: float = 0.0
+    """γλ of MemQ: how much an outcome tells about the cases from which a shown case was made, per generation
+    (the paper: 0.5). 0: nothing."""
+
+
+class BagPolicy(Policy[BagSettings]):
+    name: ClassVar[str] = "bag"
+
+    def __init__(self, settings: BagSettings) -> None:
+        super().__init__(settings)
+        # Coefficients: β0, v0, then w. Means and variances; a variance of 0 pins a coefficient at its mean.
+        self._mean = np.array([0.0, 0.0, settings.case_mean, 0, 0, 0, 0, 0, 0, 0], np.float64)
+        self._variance = np.array([1.0, 0.5, 1.0, 4.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.1], np.float64)
+        if not settings.use_bm25:
+            self._variance[[5, 6]] = 0.0
+        difficulty = settings.difficulty_variance if settings.use_difficulty else 0.0
+        self._clusters = UnitClusters(settings.clusters)
+        self._difficulty = SlotTable([0.0, difficulty, 0.0, difficulty])  # b_k mean, variance; d_k mean, variance
+        self._case_variance = settings.case_variance if settings.use_case_effect else 0.0
+        self._cases = SlotTable([0.0, self._case_variance, -math.inf])  # u_c mean, variance; when last updated
+        self._calibration = np.array([1.0, 0.1, 0.0, 0.1], np.float64)  # slope mean, variance; offset mean, variance
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def choose(self, query: Query, candidates: Candidates, k: int, rng: np.random.Generator) -> Choice:
+        settings = self.settings
+        n = len(candidates)
+        b_mean, b_var, d_mean, d_var = self._difficulty.look([self._clusters.nearest(query.vector)])[0]
+        base_mean, base_var = self._mean[0] + b_mean, self._variance[0] + b_var
+        void_mean, void_var = self._mean[1] + d_mean, self._variance[1] + d_var
+        x = relation_features(candidates.table)  # (N, F)
+        gate = self._gate(candidates.table["similarity"])
+        u_mean, u_var = self._case_effects(candidates.table["group"], query.time)
+        mean = x @ self._mean[2:] + gate * u_mean
+        own_var = gate * gate * u_var
+        shared_var = (x * x) @ self._variance[2:]
+        noise = rng.standard_normal((DRAWS, n + 2))
+        own_noise = noise[:, :n] * np.sqrt(own_var)
+        shared_noise = noise[:, n : n + 1] * np.sqrt(shared_var)  # one opinion of memory as a whole per redraw
+        cases = mean + settings.case_temperature * own_noise + settings.shared_temperature * shared_noise
+        void = void_mean + settings.shared_temperature * noise[:, n + 1 :] * math.sqrt(void_var)
+        if not settings.use_void:
+            void = np.full_like(void, np.finfo(np.float64).min)
+        choice = select(
+            np.column_stack([cases, void]),
+            k,
+            rng,
+            settings,
+            value=mean,
+            trusted=mean > void_mean if settings.use_void else None,
+            probe=mean + own_noise[::-1],
+        )
+        without = self._probability(base_mean + void_mean)
+        alone = self._probability(base_mean + mean)
+        slope = np.sqrt(own_var + shared_var + void_var) * alone * (1.0 - alone) * abs(float(self._calibration[0]))
+        rows = list(choice.rows)
+        share = 1.0 / math.sqrt(max(len(rows), 1))
+        set_mean = share * float(mean[rows].sum()) if rows else float(void_mean)
+        spread = x[rows].sum(axis=0)
+        set_var = share**2 * float((spread * spread) @ self._variance[2:] + own_var[rows].sum())
+        return replace(
+            choice,
+            value=alone - without,
+            value_sd=slope,
+            sampled=self._probability(base_mean + cases[0]) - without,
+            scale="lift",
+            **self._intervals(
+                (float(base_mean), float(base_var)),
+                (float(void_mean), float(void_var)),
+                (set_mean, set_var) if rows else None,
+            ),
+        )
+
+    def _intervals(
+        self, base: tuple[float, float], void: tuple[float, float], shown: tuple[float, float] | None
+    ) -> dict[str, Interval]:
+        """P(success) with the set, without memory, and their difference; each argument is (mean, variance)."""
+        effect = shown or void
+        success = self._interval(base[0] + effect[0], base[1] + effect[1])
+        without = self._interval(base[0] + void[0], base[1] + void[1])
+        if shown is None:
+            return {"success": success, "without_memory": without, "lift": Interval(0.0, 0.0, 0.0)}
+        # First-order error propagation: what both share moves them together, the rest does not.
+        steep = abs(float(self._calibration[0]))
+        with_slope = steep * success.mean * (1.0 - success.mean)
+        without_slope = steep * without.mean * (1.0 - without.mean)
+        variance = (with_slope - without_slope) ** 2 * base[1] + with_slope**2 * shown[1] + without_slope**2 * void[1]
+        lift, half = success.mean - without.mean, _Z90 * math.sqrt(variance)
+        return {
+            "success": success,
+            "without_memory": without,
+            "lift": Interval(lift, max(-1.0, lift - half), min(1.0, lift + half)),
+        }
+
+    def _interval(self, mean: float, variance: float) -> Interval:
+        half = _Z90 * math.sqrt(variance)
+        ends = self._probability(np.array([mean - half, mean + half]))
+        middle = float(self._probability(np.array([mean / math.sqrt(1.0 + math.pi * variance / 8.0)]))[0])
+        return Interval(middle, float(ends.min()), float(ends.max()))
+
+    def _probability(self, logit: Any) -> Any:
+        return _sigmoid(self._calibration[0] * logit + self._calibration[2])
+
+    def _gate(self, similarity: NDArray[Any]) -> Floats:
+        settings = self.settings
+        if not settings.use_gate:
+            return np.ones(len(similarity))
+        width = settings.gate_high - settings.gate_low
+        return np.clip((similarity.astype(np.float64) - settings.gate_low) / width, 0.05, 1.0)
+
+    def _case_effects(self, groups: NDArray[np.int64], now: float) -> tuple[Floats, Floats]:
+        """Mean and variance (N,) of u_c, the variance as it has grown since the case was last judged."""
+        mean, variance, last = self._cases.look(groups.tolist()).T
+        return mean, np.minimum(self._case_variance, variance * self._inflation(last, now))
+
+    def _inflation(self, last: Floats, now: float) -> Floats:
+        days = np.maximum(now - last, 0.0) / _SECONDS_PER_DAY
+        return np.exp2(np.minimum(days / self.settings.half_life_days, 60.0))
+
+    # -- learning -----------------------------------------------------------------------------------------------
+
+    def learn(self, decision: Decision, outcome: Outcome) -> None:
+        if outcome.reward is None:
+            return
+        query, shown = decision.query, decision.shown
+        settings = self.settings
+        cluster_row = self._difficulty.rows([self._clusters.assign(query.vector)])[0]
+        difficulty = self._difficulty.data[cluster_row]
+        features = np.zeros(len(self._mean))
+        features[0] = 1.0
+        is_void = not len(shown)
+        case_rows: NDArray[np.intp] | None = None
+        loads = np.zeros(0)  # how strongly each case's own effect entered
+        if is_void:
+            features[1] = 1.0
+        else:
+            cited = outcome.cited
+            weights = np.array([1.0 if cited is None or i in cited else settings.uncited_weight for i in shown.ids])
+            weights /= math.sqrt(weights.sum())
+            features[2:] = weights @ relation_features(shown.table)
+            case_rows, loads = self._load_cases(decision, weights * self._gate(shown.table["similarity"]))
+            variances = self._cases.data[case_rows, 1] * self._inflation(self._cases.data[case_rows, 2], query.time)
+            self._cases.data[case_rows, 1] = np.minimum(self._case_variance, variances)
+            self._cases.data[case_rows, 2] = query.time
+        mean = float(features @ self._mean + difficulty[0] + (difficulty[2] if is_void else 0.0))
+        variance = float((features * features) @ self._variance + difficulty[1] + (difficulty[3] if is_void else 0.0))
+        if case_rows is not None:
+            mean += float(loads @ self._cases.data[case_rows, 0])
+            variance += float((loads * loads) @ self._cases.data[case_rows, 1])
+        predicted = float(_sigmoid(mean / math.sqrt(1.0 + math.pi * variance / 8.0)))
+        target = outcome.confidence * outcome.reward + (1.0 - outcome.confidence) * predicted
+        curvature = predicted * (1.0 - predicted)
+        step = (target - predicted) / (1.0 + curvature * variance)
+        shrink = curvature / (1.0 + curvature * variance) * outcome.confidence  # a doubtful judge teaches less
+
+        gain = self._variance * features
+        self._mean += gain * step
+        self._variance -= gain * gain * shrink
+        _filter(difficulty, 0, 1.0, step, shrink)
+        if is_void:
+            _filter(difficulty, 2, 1.0, step, shrink)
+        if case_rows is not None:
+            gain = self._cases.data[case_rows, 1] * loads
+            self._cases.data[case_rows, 0] += gain * step
+            self._cases.data[case_rows, 1] -= gain * gain * shrink
+        self._calibrate(mean / math.sqrt(1.0 + math.pi * variance / 8.0), outcome)
+
+    def _load_cases(self, decision: Decision, loads: Floats) -> tuple[NDArray[np.intp], Floats]:
+        """Rows of the cases an outcome speaks about, and by how much; ancestors fade by generation."""
+        groups: list[int] = decision.shown.table["group"].tolist()
+        by_group: dict[int, float] = {}
+        for group, load in zip(groups, loads.tolist(), strict=True):
+            by_group[group] = by_group.get(group, 0.0) + load
+        if self.settings.ancestor_decay > 0.0:
+            mean_load = float(loads.mean())
+            for group, depth in decision.ancestors:
+                if group not in by_group:
+                    by_group[group] = mean_load * self.settings.ancestor_decay**depth
+        return self._cases.rows(list(by_group)), np.array(list(by_group.values()))
+
+    def _calibrate(self, logit: float, outcome: Outcome) -> None:
+        """Platt's two numbers, by the same filter, on the prediction made before this outcome was learned."""
+        assert outcome.reward is not None
+        calibration = self._calibration
+        variance = logit * logit * calibration[1] + calibration[3]
+        middle = calibration[0] * logit + calibration[2]
+        predicted = float(_sigmoid(middle / math.sqrt(1.0 + math.pi * variance / 8.0)))
+        curvature = predicted * (1.0 - predicted)
+        step = outcome.confidence * (outcome.reward - predicted) / (1.0 + curvature * variance)
+        shrink = outcome.confidence * curvature / (1.0 + curvature * variance)
+        _filter(calibration, 0, logit, step, shrink)
+        _filter(calibration, 2, 1.0, step, shrink)
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "mean": self._mean.copy(),
+            "variance": self._variance.copy(),
+            "clusters": self._clusters.state_dict(),
+            "difficulty": self._difficulty.state_dict(),
+            "cases": self._cases.state_dict(),
+            "calibration": self._calibration.copy(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._mean = np.array(state["mean"], np.float64)
+        self._variance = np.array(state["variance"], np.float64)
+        self._clusters.load_state_dict(state["clusters"])
+        self._difficulty.load_state_dict(state["difficulty"])
+        self._cases.load_state_dict(state["cases"])
+        self._calibration = np.array(state["calibration"], np.float64)
+
+
+def relation_features(table: NDArray[np.void]) -> Floats:
+    """x(s, c): (N, 8) features of `FEATURES`, roughly -1..1, from `CANDIDATE_DTYPE` rows."""
+    x = np.empty((len(table), len(FEATURES)))
+    similarity = 2.0 * table["similarity"] - 1.0
+    reward = table["reward"]
+    x[:, 0] = 1.0
+    x[:, 1] = similarity
+    x[:, 2] = similarity * similarity
+    x[:, 3] = table["bm25"] - 0.5
+    x[:, 4] = table["bm25"] >= 0.999
+    x[:, 5] = np.log1p(np.maximum(table["age_days"], 0.0)) / 6.0  # a year is about 1
+    x[:, 6] = np.where(np.isnan(reward), 0.0, 2.0 * reward - 1.0)
+    x[:, 7] = np.log1p(table["plan_length"]) / 3.0 - 0.5  # 3 steps are about 0
+    return x
+
+
+def _filter(pairs: Floats, at: int, load: float, step: float, shrink: float) -> None:
+    """Update one (mean, variance) pair of a row that entered the prediction with weight `load`."""
+    gain = pairs[at + 1] * load
+    pairs[at] += gain * step
+    pairs[at + 1] -= gain * gain * shrink
+
+
+def _sigmoid(z: Any) -> Any:
+    return 0.5 * (1.0 + np.tanh(0.5 * z))  # the exp form overflows for large -z; this one cannot
