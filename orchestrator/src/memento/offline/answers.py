@@ -14,7 +14,7 @@ __all__ = ["Found", "Passage", "best_sentence", "find_answer", "mentions_all_nam
 
 _MIN_SHARE = 0.6
 """This share of the question's words must stand in the sentence or its heading."""
-_YEAR = re.compile(r"(?<![\d,.])(1\d{3}|20\d{2})(?![\d,]|\.\d)")
+_YEAR = re.compile(r"(?<![\d,.])(1\d{3}|20\d{2})(?!\d|[,.]\d)")
 _ASKS_YEAR = re.compile(r"\b(?:which|what) year\b|^when\b", re.IGNORECASE)
 _ASKS_NUMBER = re.compile(
     r"\bhow (?:many|much|long|high|tall|deep|wide|far|large|old)\b|"
@@ -52,24 +52,34 @@ def find_answer(question: str, passages: Sequence[Passage]) -> Found | None:
 
 
 def best_sentence(question: str, passages: Sequence[Passage]) -> tuple[str, Passage] | None:
-    """The sentence that shares most of the question's words, counting those of its passage half."""
+    """The sentence that shares most of the question's words.
+
+    A name may stand anywhere in the passage or its heading, since sentences go on with "it"; a plain word that
+    is not in the sentence itself counts half.
+    """
     wanted = content_words(question)
-    if not wanted:
-        return None
+    names = {word for name in names_in(question) for word in content_words(name)}
+    synonyms = {_SYNONYMS[word][:6] for word in wanted if word in _SYNONYMS}
     scored: list[tuple[float, int, str, Passage]] = []
     for order, passage in enumerate(passages):
         around = set(content_words(f"{passage.heading} {passage.text}"))
         for sentence in sentences_of(passage.text):
             own = set(content_words(sentence))
-            synonyms = {_SYNONYMS[word] for word in wanted if word in _SYNONYMS}
-            score = sum(1.0 if word in own else 0.5 if word in around else 0.0 for word in wanted)
-            score += 0.25 * len(own & {word[:6] for word in synonyms})
-            if _asked_part(question, sentence) is not None and score / len(wanted) >= _MIN_SHARE:
+            score = sum(_worth(word, own, around, word in names) for word in wanted) + 0.25 * len(own & synonyms)
+            if score >= _MIN_SHARE * len(wanted) and _asked_part(question, sentence) is not None:
                 scored.append((score, -order, sentence, passage))
     if not scored:
         return None
     _, _, sentence, passage = max(scored, key=lambda row: (row[0], row[1]))
     return sentence, passage
+
+
+def _worth(word: str, own: set[str], around: set[str], is_name: bool) -> float:
+    if word in own:
+        return 1.1 if is_name else 1.0
+    if word in around:
+        return 1.0 if is_name else 0.5
+    return 0.0
 
 
 def mentions_all_names(question: str, text: str) -> bool:
