@@ -41,9 +41,8 @@ CREATE TABLE outcomes (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body TE
 CREATE TABLE edits (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, case_id TEXT NOT NULL, body TEXT NOT NULL);
 CREATE TABLE vectors (
     embedder TEXT NOT NULL, seq INTEGER NOT NULL, vector BLOB NOT NULL, -- float32, of a case or a decision's query
-    PRIMARY KEY (embedder, seq)) WITHOUT ROWID;
-CREATE TABLE snapshots (
-    name TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL) WITHOUT ROWID;
+    UNIQUE (embedder, seq));
+CREATE TABLE snapshots (name TEXT PRIMARY KEY, seq INTEGER NOT NULL, state BLOB NOT NULL);
 """ + "".join(
     f"CREATE TRIGGER {table}_never_{verb.lower()} BEFORE {verb} ON {table} "
     f"BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;\n"

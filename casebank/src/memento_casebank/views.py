@@ -3,7 +3,7 @@
 Owns the shapes only; `queries` fills them. No numpy, so the server can name them before it opens the bank.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -18,6 +18,7 @@ __all__ = [
     "Estimate",
     "NamespaceStats",
     "SearchPage",
+    "explanation_text",
 ]
 
 
@@ -126,5 +127,44 @@ class BankStats(BaseModel):
 class EditView(BaseModel):
     """Edits that one call made."""
 
-    edits: Annotated[list[dict[str, str]], Field(description="edit_id, case_id and action of each")]
-    undo_with: str | None = Field(default=None, description="Pass as `undo` to update_case to take all of them back")
+    edits: list[dict[str, str]] = Field(description="edit_id, case_id and action of each")
+    undo_with: str = Field(description="Pass as edit_id with action undo to take all of them back")
+
+
+def explanation_text(view: DecisionView) -> str:
+    """A decision for people and models to read."""
+    lines = [
+        f"Question: {view.query}",
+        f"Policy {view.policy}: {'showed cases' if view.memory == 'on' else 'showed no case'} "
+        f"(P(no case) = {view.void_probability:.2f}){_forced(view.forced)}",
+    ]
+    for name, estimate in (
+        ("P(success) with these cases", view.success),
+        ("P(success) with none", view.without_memory),
+        ("Lift", view.lift),
+    ):
+        if estimate is not None:
+            lines.append(f"{name}: {_interval(estimate)}")
+    outcome = "unknown" if view.reward is None else f"{view.reward:g} ({view.outcome_kind})"
+    lines.append(f"Outcome: {outcome}")
+    for candidate in view.candidates:
+        place = f"#{candidate.rank}" if candidate.rank is not None else "  -"
+        lines.append(
+            f"{place} {candidate.case_id} cosine {candidate.similarity:.2f}, value {_interval(candidate.value)}, "
+            f"exploration {candidate.exploration:+.2f}, P(shown) {candidate.propensity:.2f}: {candidate.why}"
+        )
+        lines.append(f"     {candidate.question}")
+    if view.next_offset is not None:
+        lines.append(f"{view.total_candidates - view.next_offset} more candidates: offset={view.next_offset}")
+    return "\n".join(lines)
+
+
+def _forced(forced: str) -> str:
+    return {
+        "memory_off": "; this run was made without memory to measure what memory is worth",
+        "uniform": "; drawn at random to measure what cases are worth",
+    }.get(forced, "")
+
+
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.mean:+.2f} [90 % {estimate.low:+.2f} .. {estimate.high:+.2f}]"
