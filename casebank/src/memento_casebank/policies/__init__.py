@@ -1,4 +1,17 @@
-"""Policies by name: rules for choosing which cases to show, behind one interface (`policies.base`)."""
+"""Policies by name: rules for choosing which cases to show, behind one interface (`policies.base`).
+
+| name | rule | source |
+|---|---|---|
+| `similarity` | K nearest, no learning | Memento, eq. 13 |
+| `q` | top K of a learned Q(s, c) | Memento, eq. 15 and 16 |
+| `soft_q` | sampling from softmax(Q/α) | Memento, eq. 7; Memento 2 |
+| `kernel` | episodic control, then softmax | Memento, eq. 9 to 11 |
+| `memrl` | similarity and utility half and half | MemRL, arXiv 2601.03192 |
+| `beta_ts` | Thompson sampling, one Beta per case | Thompson 1933 |
+| `cascade` | logistic UCB, one case | CASCADE, arXiv 2605.06702 |
+| `advantage` | shrunk advantage per case, void case, tempered Thompson | guides/casebank.md, L1 |
+| `bag` | Bayesian model of the whole set, void case, tempered Thompson; the default | guides/casebank.md, L2 |
+"""
 
 from __future__ import annotations
 
@@ -10,15 +23,22 @@ from memento_casebank.policies.advantage import AdvantagePolicy, AdvantageSettin
 from memento_casebank.policies.bag import BagPolicy, BagSettings
 from memento_casebank.policies.base import Policy, PolicySettings
 from memento_casebank.policies.beta_ts import BetaTSPolicy, BetaTSSettings
+from memento_casebank.policies.cascade import CascadePolicy, CascadeSettings
+from memento_casebank.policies.kernel import KernelPolicy, KernelSettings
 from memento_casebank.policies.memrl import MemRLPolicy, MemRLSettings
+from memento_casebank.policies.q import QPolicy, QSettings, SoftQPolicy, SoftQSettings
 from memento_casebank.policies.similarity import SimilarityPolicy, SimilaritySettings
 
 __all__ = ["DEFAULT_POLICY", "POLICIES", "make_policy"]
 
 POLICIES: Mapping[str, tuple[type[Policy[Any]], type[PolicySettings]]] = {
     "similarity": (SimilarityPolicy, SimilaritySettings),
+    "q": (QPolicy, QSettings),
+    "soft_q": (SoftQPolicy, SoftQSettings),
+    "kernel": (KernelPolicy, KernelSettings),
     "memrl": (MemRLPolicy, MemRLSettings),
     "beta_ts": (BetaTSPolicy, BetaTSSettings),
+    "cascade": (CascadePolicy, CascadeSettings),
     "advantage": (AdvantagePolicy, AdvantageSettings),
     "bag": (BagPolicy, BagSettings),
 }

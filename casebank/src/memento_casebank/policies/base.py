@@ -151,6 +151,8 @@ class Decision:
     """The cases shown, in rank order; empty for the void case."""
     ancestors: tuple[tuple[int, int], ...] = ()
     """(group, depth ≥ 1) of the cases that were shown when a shown case was made, and so on (MemQ). Optional."""
+    following: tuple[Query, Candidates] | None = None
+    """The next planning step of the same run, for policies that look ahead (`kernel` with γ > 0). Optional."""
 
 
 @dataclass(frozen=True, slots=True)
