@@ -3,7 +3,7 @@
 import gzip
 import json
 import zlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -24,6 +24,7 @@ from memento_kit.safe_http import (
     SafeHttpError,
     UrlRefused,
 )
+from support.loopback import LoopbackServer, answer, loopback_server
 
 pytestmark = pytest.mark.anyio
 
@@ -304,40 +305,10 @@ def test_the_operators_lists_hold_for_a_host_and_its_subdomains(
 # --- answers: a real server on loopback ------------------------------------------------------------------------------
 
 
-class LoopbackServer:
-    """A server that says exactly the bytes it is told to, which no HTTP library would."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        self.answers: dict[str, bytes | Callable[[anyio.abc.ByteStream], object]] = {}
-        self.base = ""
-
-    async def handle(self, stream: anyio.abc.ByteStream) -> None:
-        async with stream:
-            request = b""
-            while b"\r\n\r\n" not in request:
-                request += await stream.receive()
-            self.requests.append(request.decode())
-            path = request.split()[1].decode()
-            answer = self.answers[path]
-            try:
-                if isinstance(answer, bytes):
-                    await stream.send(answer)
-                else:
-                    await answer(stream)  # pyright: ignore[reportGeneralTypeIssues]
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return  # the client has seen enough
-
-
 @pytest.fixture
-async def server() -> AsyncIterator[LoopbackServer]:
-    loopback = LoopbackServer()
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        loopback.base = f"http://127.0.0.1:{port}"
-        tasks.start_soon(listener.serve, loopback.handle)
-        yield loopback
-        tasks.cancel_scope.cancel()
+async def server() -> AsyncGenerator[LoopbackServer]:
+    async with loopback_server() as running:
+        yield running
 
 
 @asynccontextmanager
@@ -345,11 +316,6 @@ async def client(server: LoopbackServer, **limits: float) -> AsyncGenerator[Safe
     guard = AddressGuard(allow_private=[server.base.removeprefix("http://")])
     async with SafeHttp(guard, limits=HttpLimits(**limits), user_agent="probe/1") as http:  # pyright: ignore[reportArgumentType]
         yield http
-
-
-def answer(body: bytes = b"", *headers: str, status: str = "200 OK") -> bytes:
-    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers]
-    return "\r\n".join([*head, "", ""]).encode() + body
 
 
 async def test_a_page_arrives_with_its_address_status_headers_and_body(server: LoopbackServer) -> None:
@@ -473,7 +439,7 @@ async def silent(stream: anyio.abc.ByteStream) -> None:
     await anyio.sleep(600)
 
 
-ATTACKS: dict[str, tuple[bytes | Callable[[anyio.abc.ByteStream], object], type[SafeHttpError]]] = {
+ATTACKS: dict[str, tuple[bytes | Callable[[anyio.abc.ByteStream], Awaitable[None]], type[SafeHttpError]]] = {
     "gzip bomb": (answer(gzip.compress(b"\x00" * 50_000_000), "Content-Encoding: gzip"), AnswerRefused),
     "10 GB announced": (b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\nx", AnswerRefused),
     "endless body": (endless, AnswerRefused),

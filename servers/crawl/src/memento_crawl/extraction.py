@@ -24,6 +24,8 @@ Format = Literal["markdown", "text", "html"]
 Content = Literal["main", "full"]
 
 _TOO_LITTLE = 0.15
+_LISTING = 0.5
+"""A page with a larger share of its words in links is a list of links."""
 _SHORT_CHARS = 250
 """Main text shorter than this on a page that runs scripts: the content is probably made by them."""
 _MAX_DEPTH = 20_000
@@ -54,6 +56,7 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
     has_scripts = next(tree.iter("script"), None) is not None
     forwards_to = _meta_refresh(tree, url)
     hidden_chars = remove_hidden(tree)
+    _make_links_absolute(tree, urljoin(url, base))
     text, method = _text(tree, urljoin(url, base), content, format, is_forum=_is_forum(html, url))
     is_shell = has_scripts and bool(_SCRIPT_MADE.search(html))
     return {
@@ -90,17 +93,31 @@ def _text(tree: Element, base_url: str, content: Content, format: Format, *, is_
         return serialized(body), "full"
     if content == "full":
         return _whole(body, base_url, format), "full"
+    visible_words = _words(to_text(body))
     main = _main_text(tree, base_url, format, include_comments=is_forum)
-    if _words(main) >= _TOO_LITTLE * _words(to_text(body)):
+    _drop_frame(body)
+    if _words(main) >= _TOO_LITTLE * visible_words and not _lost_its_links(body, main, format):
         return main, "main"
-    for element in list(body.iter(*_AROUND_THE_CONTENT)):
-        is_part_of_an_article = element.tag in ("header", "footer") and any(
-            True for _ in element.iterancestors("article")
-        )
-        if element.getparent() is not None and not is_part_of_an_article:
-            element.drop_tree()
     fallback = _whole(body, base_url, format)
-    return (fallback, "fallback") if _words(fallback) > _words(main) else (main, "main")
+    return (fallback, "fallback") if fallback.strip() else (main, "main")
+
+
+def _drop_frame(body: Element) -> None:
+    for element in list(body.iter(*_AROUND_THE_CONTENT)):
+        is_of_an_article = (
+            element.tag in ("header", "footer") and next(element.iterancestors("article"), None) is not None
+        )
+        if element.getparent() is not None and not is_of_an_article:
+            element.drop_tree()
+
+
+def _lost_its_links(body: Element, main: str, format: Format) -> bool:
+    """A list of links is read for its links; trafilatura's last resort keeps the words alone."""
+    links = [link for link in body.iter("a") if link.get("href")]
+    linked_words = sum(_words(link.text_content()) for link in links)
+    return (
+        format == "markdown" and linked_words > _LISTING * _words(to_text(body)) and 2 * main.count("](") < len(links)
+    )
 
 
 def _main_text(tree: Element, url: str, format: Format, *, include_comments: bool) -> str:
@@ -133,6 +150,16 @@ def _words(text: str) -> int:
 def _is_forum(html: str, url: str) -> bool:
     """What trafilatura would drop as comments is the content there (WCXB: forum F1 .739 without, .791 with)."""
     return bool(_FORUM_URL.search(url) or _FORUM.search(html[:20_000]))
+
+
+def _make_links_absolute(tree: Element, base_url: str) -> None:
+    """Also takes away links that lead nowhere a reader could follow: `javascript:`, `data:`, `#here`."""
+    for link in tree.iter("a"):
+        target = absolute_link(link.get("href"), base_url)
+        if target is not None:
+            link.attrib["href"] = target
+        else:
+            link.attrib.pop("href", None)
 
 
 def _meta_refresh(tree: Element, url: str) -> str | None:

@@ -3,7 +3,7 @@
 lxml ships no type information, so `Element` says what is taken from it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -17,6 +17,8 @@ class Element(Protocol):
     text: str | None
     tail: str | None
 
+    @property
+    def attrib(self) -> MutableMapping[str, str]: ...
     def get(self, key: str, default: str | None = None) -> str | None: ...
     def find(self, path: str) -> "Element | None": ...
     def iter(self, *tags: str) -> Iterator["Element"]: ...

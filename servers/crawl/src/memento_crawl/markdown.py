@@ -17,6 +17,7 @@ _BLOCKS = (
 )
 _MORE_BLOCKS = "h1 h2 h3 h4 h5 h6 header hgroup hr html legend li main nav ol p pre section summary table ul"
 _BLOCK = frozenset(f"{_BLOCKS} {_MORE_BLOCKS}".split())
+_CELLS = frozenset({"tr", "td", "th", "caption"})
 _HEADING = re.compile("h[1-6]")
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _STRONG, _EMPHASIS, _CODE = frozenset({"b", "strong"}), frozenset({"i", "em"}), frozenset({"code", "kbd", "samp", "tt"})
@@ -30,18 +31,20 @@ def to_markdown(tree: Element, base_url: str) -> str:
 
 def to_text(tree: Element) -> str:
     """Return the plain text of everything in `tree`, one block a line."""
-    parts: list[str] = []
-    for element in tree.iter():
-        if isinstance(element.tag, str):
-            if element.tag in _BLOCK or element.tag in ("tr", "br"):
-                parts.append("\n")
-            elif element.tag in ("td", "th"):
-                parts.append(" ")
-            parts.append(element.text or "")
-        if element is not tree:
-            parts.append(("\n" if element.tag in _BLOCK else "") + (element.tail or ""))
-    lines = (_SPACE.sub(" ", line).strip() for line in "".join(parts).splitlines())
-    return "\n".join(line for line in lines if line)
+    folded = _SPACE.sub(" ", "".join(_text_pieces(tree)))
+    return "\n".join(line for part in folded.split("\x00") if (line := part.strip()))
+
+
+def _text_pieces(element: Element) -> Iterable[str]:
+    """The text in order, with `\x00` where a line ends and a space between cells."""
+    edge = "\x00" if element.tag in _BLOCK or element.tag in ("tr", "br", "caption") else ""
+    yield edge + (" " if element.tag in ("td", "th") else "")
+    yield _verbatim(element).replace("\n", "\x00") if element.tag == "pre" else element.text or ""
+    for child in () if element.tag == "pre" else element:
+        if isinstance(child.tag, str):
+            yield from _text_pieces(child)
+        yield child.tail or ""
+    yield edge
 
 
 def _blocks(element: Element, base: str) -> Iterable[str]:
@@ -86,40 +89,60 @@ def _block(element: Element, base: str) -> Iterable[str]:
 
 def _list(element: Element, base: str) -> Iterable[str]:
     number = int(start) if (start := element.get("start") or "1").isdecimal() else 1
-    for item in element:
-        if not isinstance(item.tag, str):
-            continue
-        mark = f"{number}. " if element.tag == "ol" else "- "
-        number += 1
-        blocks = [
-            block for block in ([*_blocks(item, base)] if item.tag == "li" else _block(item, base)) if block.strip()
-        ]
-        lines = "\n".join(blocks).splitlines()
-        for at, line in enumerate(lines):
-            yield f"{mark if at == 0 else ' ' * len(mark)}{line}"
+    yield from _item("", [_paragraph([element.text or ""])])
+    for child in element:
+        if child.tag == "li":
+            yield from _item(f"{number}. " if element.tag == "ol" else "- ", _blocks(child, base))
+            number += 1
+        elif isinstance(child.tag, str):  # a list in a list without an item of its own, as old pages have it
+            yield from _item("  ", _block(child, base) if child.tag in _BLOCK else [_inline(child, base)])
+        yield from _item("", [_paragraph([child.tail or ""])])
+
+
+def _item(mark: str, blocks: Iterable[str]) -> Iterable[str]:
+    lines = "\n".join(block for block in blocks if block.strip()).splitlines()
+    for at, line in enumerate(lines):
+        yield f"{mark if at == 0 else ' ' * len(mark)}{line}"
 
 
 def _table(table: Element, base: str) -> Iterable[str]:
-    """A Markdown table; one used for layout (a single column, or tables inside) becomes its blocks."""
-    rows = [row for row in table.iter("tr") if next(row.iterancestors("table"), None) is table]
-    cells = [[cell for cell in row if cell.tag in ("td", "th")] for row in rows]
+    """A Markdown table; one that is used for layout, or is put together wrongly, becomes its blocks."""
+    cells = [[cell for cell in row if cell.tag in ("td", "th")] for row in table.iter("tr")]
     width = max((sum(_span(cell) for cell in row) for row in cells), default=0)
-    if width < 2 or any(True for _ in table.iterdescendants("table")):
-        for row in cells:
-            for cell in row:
-                yield from _blocks(cell, base)
+    if width < 2 or not _is_regular(table):
+        yield from _blocks(table, base)
         return
-    caption = next(table.iter("caption"), None)
-    if caption is not None:
+    for caption in table.iter("caption"):
         yield _flat(caption, base)
     lines: list[str] = []
     for row in cells:
         texts = [text for cell in row for text in [_cell(cell, base), *[""] * (_span(cell) - 1)]]
         if any(texts):
             lines.append("| " + " | ".join([*texts, *[""] * (width - len(texts))]) + " |")
-        if len(lines) == 1 and texts:
-            lines.append("|" + " --- |" * width)
+            if len(lines) == 1:
+                lines.append("|" + " --- |" * width)
     yield "\n".join(lines)
+
+
+_TABLE_PARTS = {
+    "table": {"caption", "colgroup", "thead", "tbody", "tfoot", "tr"},
+    "thead": {"tr"},
+    "tbody": {"tr"},
+    "tfoot": {"tr"},
+    "tr": {"td", "th"},
+}
+
+
+def _is_regular(table: Element) -> bool:
+    """Whether rows hold cells, all text is in cells, and no cell holds a table."""
+    return next(table.iterdescendants("table"), None) is None and all(
+        not (part.text or "").strip()
+        and all(
+            (child.tag in _TABLE_PARTS[part.tag] or not isinstance(child.tag, str)) and not (child.tail or "").strip()
+            for child in part
+        )
+        for part in table.iter(*_TABLE_PARTS)
+    )
 
 
 def _span(cell: Element) -> int:
@@ -165,7 +188,7 @@ def _inline(element: Element, base: str) -> str:
     if tag == "br":
         return "\x00"
     inner = (element.text or "") + "".join(_inline(child, base) + (child.tail or "") for child in element)
-    if tag in _BLOCK:
+    if tag in _BLOCK or tag in _CELLS:
         inner = f" {inner} "
     bare = inner.strip()
     if not bare:

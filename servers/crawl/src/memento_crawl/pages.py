@@ -187,13 +187,15 @@ class Pages:
 
     async def _html_page(self, page: Page, answer: HttpAnswer, content: Content, format: Format) -> Page:
         decoded = await to_thread.run_sync(decode_page, answer.body, answer.headers.get("content-type", ""))
-        arguments = {"html": decoded.text, "url": answer.url, "content": content, "format": format}
+        # Here, since the extractor drops some of these uncounted, and again below, since they may come as entities.
+        source = await to_thread.run_sync(strip_invisible, decoded.text)
+        arguments = {"html": source, "url": answer.url, "content": content, "format": format}
         found: dict[str, Any] = await self._call(self._extractors, arguments, answer.url)
         warnings: list[str] = []
         if decoded.is_guess:
             warnings.append(f"The page does not say its encoding truly; read as {decoded.encoding}.")
         text = strip_invisible(found["text"])
-        hidden_chars = found["hidden_chars"] + len(found["text"]) - len(text)
+        hidden_chars = found["hidden_chars"] + len(decoded.text) - len(source) + len(found["text"]) - len(text)
         if hidden_chars:
             warnings.append(f"{hidden_chars} characters that a reader would not see were left out.")
         if found["method"] == "fallback":
@@ -224,7 +226,7 @@ class Pages:
     async def _document_page(self, page: Page, answer: HttpAnswer, suffix: str) -> Page:
         if importlib.util.find_spec("memento_documents") is None:
             raise PageProblem(
-                f"{answer.url} is a {suffix[1:].upper()} file, which this server cannot read alone. Give a copy of it to "
+                f"{answer.url} is a {suffix[1:].upper()} file, which this server cannot read alone. Give a copy to "
                 "read_document of the documents server, or ask the operator to install memento-crawl[documents]."
             )
         with tempfile.TemporaryDirectory(prefix="memento-crawl-") as folder:

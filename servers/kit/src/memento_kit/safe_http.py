@@ -58,6 +58,9 @@ __all__ = [
 ]
 
 
+_ENTRY = re.compile(r"(?:\[[0-9a-f:.]+\]|[^\s/:@?#\[\]]+)(?::\d{1,5})?|[0-9a-f:.]+", re.IGNORECASE)
+
+
 def _split_hosts(value: object) -> object:
     return tuple(entry for part in value.split(",") if (entry := part.strip())) if isinstance(value, str) else value
 
@@ -65,7 +68,8 @@ def _split_hosts(value: object) -> object:
 def _check_hosts(entries: tuple[str, ...]) -> tuple[str, ...]:
     for entry in entries:
         host, port = _host_and_port(entry)
-        if not (_HOST.fullmatch(host) or _literal(host)) or (port is not None and not 0 < port < 65536):
+        is_host = _ENTRY.fullmatch(entry) and (_HOST.fullmatch(host) or _literal(host))
+        if not is_host or (port is not None and not 0 < port < 65536):
             raise ValueError(f"{entry!r} is not a host or host:port, without a scheme or path")
     return entries
 
