@@ -45,7 +45,7 @@ def build() -> Server[None]:
         finally:
             sys.stderr.write("resources closed\n")
 
-    server = Server[None]("probe", version="7.0", lifespan=lifespan)
+    server = Server[None]("probe", lifespan=lifespan)
 
     @server.tool()
     async def add(a: Annotated[int, Field(description="One number.")], b: int = 1) -> int:  # pyright: ignore[reportUnusedFunction]

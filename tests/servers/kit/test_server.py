@@ -266,3 +266,12 @@ async def test_a_cancelled_call_is_logged_as_such(caplog: pytest.LogCaptureFixtu
             await started.wait()
             tasks.cancel_scope.cancel()
     assert "tool 'wait' was cancelled after" in caplog.text
+
+
+async def test_a_server_reports_its_own_version_before_that_of_its_distribution() -> None:
+    own, unversioned = notes_server(), Server[Any]("plain")
+    for server, reported in ((own, "1.2.3"), (unversioned, "9.9")):
+        server.default_version("9.9")
+        async with Client(server) as client:
+            assert client.server_info is not None
+            assert client.server_info.version == reported

@@ -3,16 +3,15 @@
 The program they run is `support/probe_server.py`.
 """
 
-import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
+from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import anyio
 import httpx2
@@ -23,86 +22,33 @@ from mcp.client.streamable_http import streamable_http_client
 
 from memento_kit.serving import BearerToken
 from support import probe_server
+from support.server_process import (
+    INITIALIZE,
+    INITIALIZED,
+    ServerProcess,
+    http_server_process,
+    server_process,
+    tool_call,
+)
 
 pytestmark = pytest.mark.anyio
 
 PROGRAM = [sys.executable, str(Path(probe_server.__file__))]
 TOKEN = "a-token-that-is-long-enough"
-INITIALIZE: dict[str, Any] = {
-    "jsonrpc": "2.0",
-    "id": 1,
-    "method": "initialize",
-    "params": {
-        "protocolVersion": "2025-06-18",
-        "capabilities": {},
-        "clientInfo": {"name": "test", "version": "1"},
-    },
-}
-INITIALIZED = {"jsonrpc": "2.0", "method": "notifications/initialized"}
 MCP_HEADERS = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
 
 
-def call(tool: str, **arguments: object) -> dict[str, Any]:
-    return {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
-
-
-class Probe:
-    """One running probe server: what it wrote, and how it ended."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.stdin = cast(IO[str], process.stdin)
-        self.stdout = cast(IO[str], process.stdout)
-        self.stderr = cast(IO[str], process.stderr)
-
-    def send(self, *messages: dict[str, Any]) -> None:
-        self.stdin.write("".join(json.dumps(message) + "\n" for message in messages))
-        self.stdin.flush()
-
-    def receive(self) -> dict[str, Any]:
-        return json.loads(self.stdout.readline())
-
-    def wait_for(self, words: str) -> str:
-        for line in self.stderr:
-            if words in line:
-                return line.rstrip("\n")
-        raise AssertionError(f"it ended without saying {words!r}")
-
-    def end(self) -> tuple[int, list[str], list[str]]:
-        """Wait for the process to end by itself; its exit code and what is left on stdout and stderr."""
-        try:
-            code = self.process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            pytest.fail("the server did not stop")
-        rest = "" if self.stdout.closed else self.stdout.read()
-        return code, rest.splitlines(), self.stderr.read().splitlines()
+@contextmanager
+def probe(*options: str, **variables: str) -> Generator[ServerProcess]:
+    with server_process([*PROGRAM, *options], variables) as running:
+        yield running
 
 
 @contextmanager
-def probe(*options: str, **variables: str) -> Generator[Probe]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEMENTO_")}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [*PROGRAM, *options],
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        env={**environment, **variables},
-        encoding="utf-8",
-    ) as process:
-        try:
-            yield Probe(process)
-        finally:
-            process.kill()
-
-
-@contextmanager
-def http_probe(*options: str, **variables: str) -> Generator[tuple[Probe, str]]:
-    """A probe that listens on a free port, and the URL it announced."""
-    with probe("--port", "0", *options, **variables) as running:
-        line = running.wait_for("listening on ")
-        yield running, line.partition("listening on ")[2]
+def http_probe(*options: str, **variables: str) -> Generator[tuple[ServerProcess, str]]:
+    with http_server_process([*PROGRAM, *options], variables) as (running, url):
+        yield running, url
 
 
 # --- stdio ------------------------------------------------------------------------------------------
@@ -125,7 +71,7 @@ async def test_stdio_serves_tools_and_what_they_print_stays_off_the_wire(era: An
 def test_a_closed_stdin_ends_the_server_with_exit_code_0() -> None:
     with probe() as running:
         running.send(INITIALIZE)
-        assert running.receive()["result"]["serverInfo"] == {"name": "probe", "version": "7.0"}
+        assert running.receive()["result"]["serverInfo"] == {"name": "probe", "version": version("memento-kit")}
         running.stdin.close()
         assert running.end() == (0, [], ["resources opened", "resources closed"])
 
@@ -144,7 +90,7 @@ def test_a_signal_ends_a_waiting_server_with_exit_code_0(number: signal.Signals)
 @POSIX
 def test_a_signal_ends_a_server_in_the_middle_of_a_call() -> None:
     with probe() as running:
-        running.send(INITIALIZE, INITIALIZED, call("wait"))
+        running.send(INITIALIZE, INITIALIZED, tool_call("wait"))
         running.wait_for("waiting")
         running.process.send_signal(signal.SIGTERM)
         code, _, log = running.end()
@@ -164,7 +110,7 @@ def test_lines_that_are_not_messages_are_survived() -> None:
     with probe() as running:
         running.stdin.write("not json\n\n[1, 2]\n{}\n\udcff\n".encode("utf-8", "replace").decode())
         running.send(INITIALIZE)
-        assert running.receive()["id"] == 1
+        assert running.receive()["id"] == 0
         running.stdin.close()
         assert running.end()[0] == 0
 
@@ -173,7 +119,7 @@ def test_a_message_longer_than_any_buffer_arrives_whole() -> None:
     with probe() as running:
         padded = {**INITIALIZE, "params": {**INITIALIZE["params"], "_meta": {"x": "y" * 2_000_000}}}
         running.send(padded)
-        assert running.receive()["id"] == 1
+        assert running.receive()["id"] == 0
 
 
 # --- wrong start ------------------------------------------------------------------------------------
@@ -286,7 +232,7 @@ def test_a_bug_at_start_is_a_traceback_and_exit_code_1(options: list[str]) -> No
 
 def test_version_and_help_print_and_exit() -> None:
     with probe("--version") as running:
-        assert running.end() == (0, ["memento-kit 0.1.0"], [])
+        assert running.end() == (0, [f"memento-kit {version('memento-kit')}"], [])
     with probe("--help") as running:
         code, out, _ = running.end()
     assert code == 0
@@ -298,7 +244,7 @@ def test_version_and_help_print_and_exit() -> None:
 def test_a_token_that_is_only_for_http_does_not_keep_stdio_from_starting() -> None:
     with probe(MEMENTO_TOKEN="short") as running:
         running.send(INITIALIZE)
-        assert running.receive()["id"] == 1
+        assert running.receive()["id"] == 0
 
 
 # --- HTTP -------------------------------------------------------------------------------------------

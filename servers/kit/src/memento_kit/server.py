@@ -35,6 +35,10 @@ LifespanT = TypeVar("LifespanT")
 class Server(MCPServer[LifespanT]):
     """An `MCPServer` whose errors and schemas are written for the reader on the other side."""
 
+    def default_version(self, version: str) -> None:
+        """Report `version` to clients, unless this server was made with one. The SDK would report an empty text."""
+        self._lowlevel_server.version = self._lowlevel_server.version or version
+
     async def run_stdio_async(self) -> None:
         """Serve over stdin and stdout until the client leaves, or on SIGTERM or SIGINT.
 

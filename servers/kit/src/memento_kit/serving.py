@@ -70,7 +70,9 @@ def serve(distribution: str, build: Callable[[], Server[Any]], argv: Sequence[st
     try:
         endpoint = _endpoint(options)
         with exit_on_signals(_leave):
-            anyio.run(_run, build(), endpoint)
+            server = build()
+            server.default_version(importlib.metadata.version(distribution))
+            anyio.run(_run, server, endpoint)
     except StartupError as exc:
         _exit_with(distribution, str(exc))
     except BaseExceptionGroup as group:
