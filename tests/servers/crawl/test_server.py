@@ -161,6 +161,14 @@ async def test_the_model_chooses_the_format_and_how_much(
     assert not_there not in page["text"]
 
 
+async def test_links_within_the_page_leave_their_words_and_no_marks(web: LoopbackServer) -> None:
+    heading = '<h2><a href="#n">Numbers</a> <a class="anchor" href="#n">¶</a></h2>'
+    web.answers["/"] = html(ARTICLE.replace("<h2>Numbers</h2>", heading))
+    async with crawl(web) as client:
+        page = page_of(await client.call_tool("read_page", {"url": web.base}))
+    assert "\n## Numbers\n" in page["text"]
+
+
 async def test_a_page_without_an_article_comes_whole_but_for_its_frame(web: LoopbackServer) -> None:
     """Listings are where main-content extraction keeps next to nothing."""
     rows = "".join(

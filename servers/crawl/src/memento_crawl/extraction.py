@@ -153,13 +153,17 @@ def _is_forum(html: str, url: str) -> bool:
 
 
 def _make_links_absolute(tree: Element, base_url: str) -> None:
-    """Also takes away links that lead nowhere a reader could follow: `javascript:`, `data:`, `#here`."""
-    for link in tree.iter("a"):
+    """Also unwrap links that lead nowhere (`javascript:`, `#here`), and drop those that are only a mark (`§`)."""
+    for link in list(tree.iter("a")):
         target = absolute_link(link.get("href"), base_url)
         if target is not None:
             link.attrib["href"] = target
+        elif link.getparent() is None:
+            continue
+        elif any(character.isalnum() for character in link.text_content()):
+            link.drop_tag()
         else:
-            link.attrib.pop("href", None)
+            link.drop_tree()
 
 
 def _meta_refresh(tree: Element, url: str) -> str | None:
