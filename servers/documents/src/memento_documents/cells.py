@@ -14,6 +14,8 @@ __all__ = ["CellRange", "cut", "find_header", "markdown_table", "parse_range"]
 _MAX_ROW = 1_048_576
 _MAX_COLUMN = 16_384
 _HEADER_WITHIN = 10
+_HEADER_MIN_SHARE = 0.6
+"""A header may leave some columns unnamed, a title fills one or two cells."""
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,27 @@ def cut(rows: list[list[str]], block: CellRange) -> list[list[str]]:
 
 
 def find_header(rows: Sequence[Sequence[object]]) -> int | None:
-    """The index of the row that names the columns: the first of the widest rows near the top that is all text."""
-    top = rows[:_HEADER_WITHIN]
-    filled = [sum(cell not in (None, "") for cell in row) for row in top]
-    widest = max(filled, default=0)
-    for index, row in enumerate(top):
-        if filled[index] == widest and widest and len(rows) > index + 1:
-            return index if all(not _is_number(cell) for cell in row if cell not in (None, "")) else None
+    """The index of the row that names the columns, or None when there is none to be seen.
+
+    The first row near the top that is nearly as wide as the widest and holds only words, or years among words;
+    narrower rows above it are titles and notes.
+    """
+    top = [[cell for cell in row if cell not in (None, "")] for row in rows[:_HEADER_WITHIN]]
+    widest = max(map(len, top), default=0)
+    for index, filled in enumerate(top[: len(rows) - 1]):
+        if widest and len(filled) >= widest * _HEADER_MIN_SHARE:
+            words = sum(not _is_number(cell) for cell in filled)
+            is_header = words and all(_is_year(cell) for cell in filled if _is_number(cell))
+            return index if is_header else None
     return None
 
 
 def _is_number(cell: object) -> bool:
     return not isinstance(cell, str) or re.fullmatch(r"\s*[-+]?[\d.,]+\s*%?\s*", cell) is not None
+
+
+def _is_year(cell: object) -> bool:
+    return re.fullmatch(r"(?:1[89]|20)\d\d", str(cell).strip()) is not None
 
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> str:

@@ -6,10 +6,12 @@ Owns the choice of delimiter and the reading of rows as text. `tables.py` turns 
 import csv
 import io
 from collections import Counter
+from dataclasses import dataclass
 
+from memento_documents.kinds import Unreadable
 from memento_documents.plain_text import decode
 
-__all__ = ["DELIMITERS", "find_delimiter", "looks_like_table", "read_rows"]
+__all__ = ["DELIMITERS", "Delimited", "find_delimiter", "looks_like_table", "read_rows"]
 
 DELIMITERS = (",", "\t", ";", "|")
 _SAMPLED_ROWS = 60
@@ -35,12 +37,25 @@ def looks_like_table(head: bytes) -> bool:
     )
 
 
-def read_rows(content: bytes) -> tuple[list[list[str]], str]:
-    """Return all rows (blank ones left out) and the encoding."""
+@dataclass(frozen=True)
+class Delimited:
+    """The rows of a delimited file, blank ones left out, and how they were written."""
+
+    rows: list[list[str]]
+    delimiter: str
+    encoding: str
+
+
+def read_rows(content: bytes) -> Delimited:
+    """Read all rows as text."""
     text, encoding = decode(content)
     csv.field_size_limit(_FIELD_LIMIT_CHARS)
-    rows = csv.reader(io.StringIO(text), delimiter=find_delimiter(text))
-    return [row for row in rows if any(cell.strip() for cell in row)], encoding
+    delimiter = find_delimiter(text)
+    rows = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        return Delimited([row for row in rows if any(cell.strip() for cell in row)], delimiter, encoding)
+    except csv.Error as exc:
+        raise Unreadable(f"Line {rows.line_num} of the table is damaged: {exc}.") from exc
 
 
 def _fit(text: str, delimiter: str) -> tuple[float, int, int]:

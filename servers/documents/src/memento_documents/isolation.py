@@ -7,6 +7,7 @@ the limits are on memory, CPU, wall time, answer size, and writing files.
 
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -22,8 +23,6 @@ __all__ = ["Isolation", "Limits"]
 
 logger = logging.getLogger(__name__)
 
-_CPU_SIGNALS = (-9, -24)
-"""SIGXCPU, and the SIGKILL that follows a second later: how Linux ends a process over RLIMIT_CPU."""
 _READ_BYTES = 1 << 18
 
 
@@ -146,7 +145,7 @@ class Isolation:
                 f"Reading it needs more than {self._limits.memory_bytes // 1_000_000} MB of memory and was stopped."
             )
         logger.warning("%s ended with code %s: %s", function, code, spoken.get("crash", "no answer"))
-        if code in _CPU_SIGNALS:
+        if code == -signal.SIGXCPU:
             raise Unreadable(f"Reading it took more than {self._limits.cpu_seconds} s of CPU time and was stopped.")
         raise Unreadable("The parser failed on it; the file is probably damaged.")
 

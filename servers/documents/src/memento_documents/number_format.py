@@ -15,7 +15,7 @@ __all__ = ["display"]
 _GENERAL_DIGITS = 10
 """A column of usual width shows ten significant digits or so; more is noise of binary fractions."""
 _QUOTED = re.compile(r'"([^"]*)"|\\(.)|\[[^\]]*\]|_.|\*.')
-_DIGITS = re.compile(r"[#0?][#0?,]*(?:\.[0#?]*)?(?:E[+-][0#]+)?")
+_DIGITS = re.compile(r"[#0?][#0?,]*(?:\.[0#?]*,*)?(?:E[+-][0#]+)?")
 _DATE_TOKEN = re.compile(r"yyyy|yy|mmmmm|mmmm|mmm|mm|m|dddd|ddd|dd|d|hh|h|ss|s|am/pm|a/p|\.0+", re.IGNORECASE)
 
 
@@ -69,21 +69,23 @@ def _literal_or_nothing(match: re.Match[str]) -> str:
 
 def _digits(value: float, pattern: str, *, percent: bool) -> str:
     mantissa, _, exponent = pattern.partition("E")
-    whole, _, fraction = mantissa.partition(".")
+    whole, point, fraction = mantissa.rstrip(",").partition(".")
+    thousands = len(mantissa) - len(mantissa.rstrip(","))  # each trailing comma divides by a thousand
     places = len(fraction)
     if exponent:
         text = f"{value:.{places}E}"
         head, _, power = text.partition("E")
         return f"{head}E{power[0]}{power[1:].lstrip('0').rjust(len(exponent) - 1, '0')}"
     number = Decimal(repr(value)) * (100 if percent else 1)
-    scaled = number.scaleb(-3 * (len(whole) - len(whole.rstrip(","))))  # each trailing comma divides by a thousand
-    rounded = scaled.quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
-    text = f"{rounded:,.{places}f}" if "," in whole.rstrip(",") else f"{rounded:.{places}f}"
+    rounded = number.scaleb(-3 * thousands).quantize(Decimal(1).scaleb(-places), rounding=ROUND_HALF_UP)
+    text = f"{rounded:,.{places}f}" if "," in whole else f"{rounded:.{places}f}"
     while fraction.endswith(("#", "?")) and text.endswith("0"):
         text, fraction = text[:-1], fraction[:-1]
-    text = text.removesuffix(".") if not fraction else text
+    text += point if point and "." not in text else ""  # `#.##` shows 5 as `5.`
     sign, unsigned = ("-", text[1:]) if text.startswith("-") else ("", text)
-    return sign + unsigned.rjust(whole.count("0") + (len(unsigned) - len(unsigned.partition(".")[0])), "0")
+    digits, _, decimals = unsigned.partition(".")
+    digits = digits.rjust(whole.count("0"), "0") if "0" in whole else digits.lstrip("0")
+    return sign + digits + unsigned[len(unsigned) - len(decimals) - ("." in unsigned) :]
 
 
 def _general(value: float) -> str:

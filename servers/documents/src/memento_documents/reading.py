@@ -92,12 +92,11 @@ def _delimited(file: BinaryIO, cells: str | None) -> Document:
     from memento_documents.cells import cut, markdown_table, parse_range
     from memento_documents.delimited import read_rows
 
-    rows, encoding = read_rows(file.read())
-    if cells:
-        rows = cut(rows, parse_range(cells))
+    table = read_rows(file.read())
+    rows = cut(table.rows, parse_range(cells)) if cells else table.rows
     width = max((len(row) for row in rows), default=0)
     section = Section(markdown_table(rows), rows=len(rows), columns=width)
-    return Document("table", [section], notes=_encoding_note(encoding))
+    return Document("table", [section], notes=_encoding_note(table.encoding))
 
 
 def _text(file: BinaryIO, kind: Kind) -> Document:

@@ -98,25 +98,43 @@ def _sheets(file: BinaryIO, name: str, only: str | None) -> list[tuple[str | Non
         case "table":
             from memento_documents.delimited import read_rows
 
-            return [(None, [[_typed(cell) for cell in row] for row in read_rows(file.read())[0]])]
+            table = read_rows(file.read())
+            number = _NumberReader(table.rows, table.delimiter)
+            return [(None, [[number(cell) for cell in row] for row in table.rows])]
         case kind:
             raise Unreadable(
                 f"SQL works on spreadsheets and CSV or TSV files; this is {kind}. Read it with read_document."
             )
 
 
-def _typed(cell: str) -> str | int | float | None:
-    """A number where the cell is one and nothing but; leading zeros and overlong digits are names, not numbers."""
-    text = cell.strip()
-    if not text:
-        return None
-    digits = text.lstrip("+-")
-    if not _NUMBER.fullmatch(text) or (len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()):
-        return cell
-    plain = text.replace(",", "")
-    if re.fullmatch(r"[-+]?\d+", plain):
-        return int(plain) if len(plain) <= _MAX_SAFE_INTEGER_DIGITS else cell
-    return float(plain)
+class _NumberReader:
+    """Turns a cell into a number where it is one and nothing but; leading zeros and overlong digits are names.
+
+    Where a comma is the decimal mark, columns are parted by semicolons: such a file with `1,5` and no `1.5` in it
+    is read that way, all of it.
+    """
+
+    def __init__(self, rows: list[list[str]], delimiter: str) -> None:
+        self._decimal_comma = delimiter == ";" and not any(
+            re.fullmatch(r"[-+]?\d+\.\d{1,2}", cell.strip()) for row in rows for cell in row
+        )
+
+    def __call__(self, cell: str) -> str | int | float | None:
+        text = cell.strip()
+        if self._decimal_comma:
+            text = text.translate(_SWAP_MARKS)
+        if not text:
+            return None
+        digits = text.lstrip("+-")
+        if not _NUMBER.fullmatch(text) or (len(digits) > 1 and digits[0] == "0" and digits[1].isdigit()):
+            return cell
+        plain = text.replace(",", "")
+        if re.fullmatch(r"[-+]?\d+", plain):
+            return int(plain) if len(plain) <= _MAX_SAFE_INTEGER_DIGITS else cell
+        return float(plain)
+
+
+_SWAP_MARKS = str.maketrans({",": ".", ".": ","})
 
 
 def _create(database: sqlite3.Connection, name: str, sheet: str | None, rows: Sequence[Sequence[object]]) -> Table:
@@ -197,9 +215,7 @@ def _select(
     try:
         cursor = database.execute(_with_headers_as_columns(sql, tables))
         rows = cursor.fetchmany(max_rows + 1)
-    except sqlite3.Warning as exc:  # Python 3.11 raises it for a second statement
-        raise Unreadable(f"One SELECT at a time. {help_line}") from exc
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, sqlite3.Warning) as exc:
         raise Unreadable(f"{_reason(exc, time_limit_seconds)} {help_line}") from exc
     if cursor.description is None:
         raise Unreadable(f"Write one SELECT. {help_line}")
@@ -212,7 +228,7 @@ def _select(
 
 
 def _with_headers_as_columns(sql: str, tables: list[Table]) -> str:
-    """Let `"Unit price"` mean the column `unit_price`: SQLite would take an unknown quoted name for a text, silently."""
+    """Let `"Unit price"` mean the column `unit_price`: SQLite takes an unknown quoted name for a text."""
     columns = {
         header.casefold(): column
         for table in reversed(tables)
@@ -232,13 +248,15 @@ def _authorize(action: int, _first: str | None, second: str | None, _database: s
     return sqlite3.SQLITE_OK if action in _ALLOWED_ACTIONS else sqlite3.SQLITE_DENY
 
 
-def _reason(error: sqlite3.Error, time_limit_seconds: float) -> str:
+def _reason(error: Exception, time_limit_seconds: float) -> str:
     text = str(error)
     if text == "interrupted":
         return f"The query took longer than {time_limit_seconds:g} s; narrow it down."
     if text in ("not authorized", "authorization denied") or "prohibited" in text:
         return "Only SELECT is allowed."
-    return f"SQL error: {text}."
+    if "one statement" in text:
+        return "One SELECT at a time."
+    return f"SQL error: {text.rstrip('.')}."
 
 
 def _shown(value: object) -> int | float | str | None:
