@@ -409,3 +409,24 @@ async def test_the_token_is_asked_of_everything_but_the_start_of_the_app() -> No
     assert reached == ["lifespan"]
     await guard({"type": "http", "headers": [right]}, None, send)
     assert reached == ["lifespan", "http"]
+
+
+def test_a_server_starts_without_importing_what_only_draws(tmp_path: Path) -> None:
+    """The SDK would import rich for a log handler; it stays importable for whoever wants it."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys\n"
+        "from mcp.server import MCPServer\n"
+        "from memento_kit import Server, serve\n"
+        "def build():\n"
+        "    server = Server('plain')\n"
+        "    sys.stderr.write(f'rich: {any(name.startswith(\"rich.\") for name, m in sys.modules.items() if m)}\\n')\n"
+        "    return server\n"
+        "serve('memento-kit', build)\n"
+        "import rich.console\n"
+        "sys.stderr.write('rich can be imported\\n')\n"
+    )
+    with server_process([sys.executable, str(program)]) as running:
+        running.initialize()
+        running.stdin.close()
+        assert running.end() == (0, [], ["rich: False", "rich can be imported"])

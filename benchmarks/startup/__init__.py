@@ -1,0 +1,1 @@
+"""How long the servers take to start; `python -m benchmarks.startup`."""
