@@ -54,18 +54,23 @@ def terms(question: str) -> tuple[list[str], list[str]]:
         spaced = _UNSPACED.sub(" ", word)
         found += [quoted for part in spaced.split() if (quoted := _quoted(part))]
         for run in _UNSPACED.findall(word):
-            found += [_quoted(gram) for gram in _bigrams(run)] if len(run) > 1 else [f"{_quoted(run)} *"]
-    return list(dict.fromkeys(found)), list(dict.fromkeys(phrases))
+            # A lone character is looked for as the first of a pair.
+            found += (
+                [_quoted(gram) for gram in _bigrams(run)] if len(run) > 1 else [_quoted(run) and f"{_quoted(run)} *"]
+            )
+    return list(filter(None, dict.fromkeys(found))), list(dict.fromkeys(phrases))
 
 
 def extra_terms(text: str) -> str:
-    """Return what must be indexed besides the words of `text`: character pairs of unspaced scripts, camelCase parts.
+    """Return what must be indexed besides the words of `text`.
 
-    The last character of a run stands alone too, so that a one-character question finds it by its prefix.
+    That is: pairs of unspaced characters, words that stand among such, and the parts of camelCase names. The last
+    character of a run stands alone too, so that a one-character question finds it by its prefix.
     """
     grams = [gram for run in _UNSPACED.findall(text) for gram in [*_bigrams(run), run[-1]]]
     parts = {_CAMEL.sub(r"\g<0> ", word) for word in re.findall(r"[A-Za-z0-9]*[a-z0-9][A-Z][A-Za-z0-9]*", text)}
-    return " ".join([*grams, *sorted(parts)])
+    mixed = [_UNSPACED.sub(" ", word) for word in text.split() if _UNSPACED.search(word)] if grams else []
+    return " ".join([*grams, *mixed, *sorted(parts)])
 
 
 def _bigrams(run: str) -> list[str]:

@@ -49,7 +49,7 @@ class Settings(ServerSettings):
     include_hidden: bool = False
     """Also read files and folders whose name starts with a dot."""
     max_files: int = Field(default=100_000, gt=0)
-    """Index at most this many files in one folder."""
+    """Index at most this many files in all."""
     max_file_bytes: int = Field(default=30_000_000, gt=0)
     """Leave out larger files."""
     index_seconds: float = Field(default=40.0, gt=0)
@@ -150,7 +150,7 @@ def build_server(settings: Settings) -> Server[AppContext]:
             found = await ctx.request_context.lifespan_context.files.search(
                 query, roots=roots, kinds=kinds or [], limit=limit, offset=offset, progress=ctx.report_progress
             )
-        except sqlite3.OperationalError as exc:
+        except (sqlite3.OperationalError, OSError) as exc:
             raise ToolError(
                 f"The search index in {index_folder} cannot be used ({exc}). The operator can set "
                 "MEMENTO_SEARCH_INDEX_FOLDER to a writable folder with free space."
