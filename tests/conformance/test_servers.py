@@ -3,7 +3,6 @@
 What each tool does is tested with its server. Here is what must hold for any tool, those yet to come included.
 """
 
-import functools
 import importlib.metadata
 import json
 import re
@@ -16,11 +15,9 @@ import httpx2
 import jsonschema
 import pytest
 
-from memento.server_list import ServerEntry, load_server_list
+from memento.server_list import ServerEntry
+from support.repository import SERVERS, tools_of
 from support.server_process import INITIALIZE, ServerProcess, http_server_process, server_process
-
-ROOT = Path(__file__).parents[2]
-SERVERS = load_server_list(ROOT / "mcp.json", environ={}).servers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -37,13 +34,6 @@ def running(name: str, folder: Path) -> Generator[ServerProcess]:
     entry = SERVERS[name]
     with server_process([entry.command, *entry.args], entry.env, folder) as process:
         yield process
-
-
-@functools.cache
-def catalogue(name: str) -> list[dict[str, Any]]:
-    with running(name, ROOT / "docs") as server:
-        server.initialize()
-        return server.request("tools/list")["result"]["tools"]
 
 
 @OUR_SERVERS
@@ -75,13 +65,13 @@ def test_it_offers_the_same_over_http_as_over_stdio(name: str, tmp_path: Path) -
         server.process.terminate()
         code, rest, _ = server.end()
     (message,) = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: {")]
-    assert json.loads(message)["result"]["tools"] == catalogue(name)
+    assert json.loads(message)["result"]["tools"] == tools_of(name)
     assert (code, rest) == (0, [])
 
 
 @OUR_SERVERS
 def test_each_tool_is_described_for_the_model_and_annotated_for_the_host(name: str) -> None:
-    for tool in catalogue(name):
+    for tool in tools_of(name):
         assert re.fullmatch(r"[a-z][a-z0-9_]*", tool["name"])
         assert len(f"{name}__{tool['name']}") <= MAX_NAME_CHARS
         assert len(tool["description"].split()) >= 5, tool["name"]
@@ -94,7 +84,7 @@ def test_each_tool_is_described_for_the_model_and_annotated_for_the_host(name: s
 @OUR_SERVERS
 def test_each_input_is_bounded_and_slim(name: str) -> None:
     """A text without a length, or a number without a limit, is memory and time that a caller decides about."""
-    for tool in catalogue(name):
+    for tool in tools_of(name):
         assert tool["inputSchema"]["additionalProperties"] is False, tool["name"]
         for path, schema in _schemas(tool["inputSchema"], tool["name"]):
             assert not isinstance(schema.get("title"), str), f"{path} has a label"
@@ -121,7 +111,7 @@ def _schemas(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str,
 
 @OUR_SERVERS
 def test_the_catalogue_is_short_enough_to_be_read(name: str) -> None:
-    length = sum(len(str(tool)) for tool in catalogue(name))
+    length = sum(len(str(tool)) for tool in tools_of(name))
     assert length < MAX_CATALOGUE_CHARS
 
 
@@ -183,7 +173,7 @@ def _right(schema: dict[str, Any], whole: dict[str, Any]) -> Any:
 def test_wrong_arguments_are_an_error_the_model_can_read_and_never_an_internal_one(name: str, tmp_path: Path) -> None:
     with running(name, tmp_path) as server:
         server.initialize()
-        for tool in catalogue(name):
+        for tool in tools_of(name):
             told_apart = 0
             for arguments in wrong_arguments(tool):
                 answer = server.request("tools/call", {"name": tool["name"], "arguments": arguments})
