@@ -35,9 +35,9 @@ from memento_casebank.records import (
     new_id,
 )
 from memento_casebank.upkeep import Forgettable
-from memento_casebank.views import BankStats, CaseView, DecisionView, SearchPage
+from memento_casebank.views import BankStats, CaseView, DecisionView, IndexCheck, SearchPage
 
-__all__ = ["CaseBank"]
+__all__ = ["CaseBank", "export_file"]
 
 T = TypeVar("T")
 
@@ -273,7 +273,7 @@ class CaseBank:
 
     async def export(self, target: IO[str], *, vectors: bool = True) -> int:
         """Write the whole bank as JSON lines; returns how many. Other calls go on meanwhile and are not in it."""
-        return await anyio.to_thread.run_sync(partial(_export, self._engine.log.path, target, vectors))
+        return await anyio.to_thread.run_sync(partial(export_file, self._engine.log.path, target, vectors=vectors))
 
     async def import_from(self, source: IO[str], *, name: str = "import", namespace: str = "default") -> Imported:
         """Read an export, or a file in one of the formats of the paper's repository, adding what is not here yet.
@@ -307,6 +307,20 @@ class CaseBank:
         await self.flush()
         return prints
 
+    async def index_check(self) -> IndexCheck:
+        """Compare the chromadb index with the log, id by id."""
+        ids = await self._run(self._engine.ids_by_namespace)
+
+        def compare() -> IndexCheck:
+            indexed = {namespace: self._engine.index.ids(namespace) for namespace in ids}
+            return IndexCheck(
+                cases=sum(map(len, ids.values())),
+                indexed=sum(map(len, indexed.values())),
+                missing=sum(len(set(own) - indexed[namespace]) for namespace, own in ids.items()),
+            )
+
+        return await anyio.to_thread.run_sync(compare)
+
     async def flush(self) -> None:
         """Wait until the chromadb index holds every case."""
         await anyio.to_thread.run_sync(self._engine.index.flush)
@@ -338,7 +352,8 @@ _IMPORT_BATCH = 256
 _KINDS: dict[type, str] = {Case: "cases", DecisionRecord: "decisions", OutcomeRecord: "outcomes", Edit: "edits"}
 
 
-def _export(path: Path, target: IO[str], vectors: bool) -> int:
+def export_file(path: Path, target: IO[str], *, vectors: bool = True) -> int:
+    """Write the log at `path` as JSON lines; returns how many. Needs no lock: the log is only read."""
     log = Log(path, read_only=True)  # a connection of its own: it sees the bank as it is now, and blocks nobody
     try:
         log.begin_reading()

@@ -131,9 +131,7 @@ class ChromaIndex:
         with self._using:
             self._collections.clear()
             if self._url is None:
-                if self._client is not None:
-                    self._client.close()
-                    self._client = None
+                self._close_client()
                 shutil.rmtree(self._folder, ignore_errors=True)
                 return
             client = self._open()
@@ -150,9 +148,19 @@ class ChromaIndex:
             self._writer.join(timeout_seconds)
             if self._writer.is_alive():
                 return  # it is in the middle of chromadb: closing under it would be worse than not closing
-        if self._client is not None:
-            self._client.close()
-            self._client = None
+        self._close_client()
+
+    def _close_client(self) -> None:
+        if self._client is None:
+            return
+        shared, own = self._client._server, self._client._admin_client._server
+        self._client.close()
+        self._client = None
+        self._collections.clear()
+        # chromadb 1.5 stops its HTTP api with the last client in the process, but leaves its sockets open.
+        for api in (own, *([] if shared._running else [shared])):
+            if (session := getattr(api, "_session", None)) is not None:
+                session.close()
 
     def _take(self, count: int) -> list[IndexRow]:
         with self._gate:

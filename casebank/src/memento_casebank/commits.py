@@ -30,8 +30,10 @@ class _Work(Generic[T]):
 class CommitQueue:
     """Runs callables one after another, and returns to each caller once its writes are on disk."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, after_commit: Callable[[], None]) -> None:
+        """`after_commit` runs once per batch, with the bank still held, when its writes are kept."""
         self._log = log
+        self._after_commit = after_commit
         self._queue: deque[_Work[Any]] = deque()
         self._busy = threading.Lock()
         self._closed: str | None = None
@@ -65,13 +67,16 @@ class CommitQueue:
         batch: list[_Work[Any]] = []
         while self._queue:
             batch.append(self._queue.popleft())
+        if self._closed is not None:
+            for work in batch:
+                work.error, work.done = BankError(self._closed), True
+            return
         try:
-            if self._closed is not None:
-                raise BankError(self._closed)
             self._log.begin(synced=any(work.synced for work in batch))
             for work in batch:
                 self._run_one(work)
             self._log.commit()
+            self._after_commit()
         except BaseException as exc:
             self._log.rollback()
             if self._closed is None:

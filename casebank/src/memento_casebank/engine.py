@@ -63,6 +63,8 @@ T = TypeVar("T")
 Vector = NDArray[np.float32]
 
 _SECONDS_PER_DAY = 86_400.0
+_MAX_ANCESTOR_DEPTH = 3
+"""With MemQ's decay of 0.5 the fourth generation would get 6 % of the credit, spread over up to 256 cases."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,10 @@ class Engine:
             BankLocked: another process has it.
             BankError: it was made with another embedder, or is not a bank.
         """
+        try:
+            make_policy(settings.policy, **settings.policy_settings)
+        except ValueError as exc:
+            raise BankError(f"{exc} (MEMENTO_CASEBANK_POLICY, MEMENTO_CASEBANK_POLICY_SETTINGS)") from exc
         self.folder = folder
         self.settings = settings
         self.embedder_id = embedder_id
@@ -147,7 +153,7 @@ class Engine:
             self.index = ChromaIndex(
                 folder / "chroma", bank_id=self.bank_id, embedder_id=embedder_id, url=settings.chroma_url
             )
-            self._commits = CommitQueue(self.log)
+            self._commits = CommitQueue(self.log, self._index_changes)
             self._load()
         except BaseException:
             if self._own_lock is not None:
@@ -197,7 +203,9 @@ class Engine:
         self._outcomes: dict[str, list[OutcomeRecord]] = {}
         self._edits: dict[str, list[Edit]] = {}
         self._children: dict[str, list[str]] = {}
+        self._parents_of: dict[str, tuple[str, ...]] = {}
         self._namespace_of: dict[str, str] = {}
+        self._changed: dict[str, None] = {}
         vectors = {seq: np.frombuffer(raw, np.float32) for seq, raw in self.log.case_vectors(self.embedder_id)}
         for seq, case in self.log.cases():
             self._shelve(seq, case, vectors[seq])
@@ -225,6 +233,8 @@ class Engine:
 
     def _shelve(self, seq: int, case: Case, vector: Vector) -> int:
         self._namespace_of[case.id] = case.namespace
+        if case.parents:
+            self._parents_of[case.id] = case.parents
         for parent in case.parents:
             self._children.setdefault(parent, []).append(case.id)
         return self.shelf(case.namespace).add(seq, case, vector)
@@ -281,6 +291,12 @@ class Engine:
         return prints
 
     # The index
+
+    def _index_changes(self) -> None:
+        """Queue what a commit changed; not before it, or a crash could leave rows in the index that no log has."""
+        if self._changed:
+            self.index.put([self._index_row(case_id) for case_id in self._changed])
+            self._changed.clear()
 
     def _index_what_is_missing(self) -> None:
         """Queue what was retained or changed since the index was last known to be complete."""
@@ -443,7 +459,7 @@ class Engine:
         seq = self.log.append_case(case)
         self.log.put_vectors(self.embedder_id, [(seq, vector.tobytes())])
         self._shelve(seq, case, vector)
-        self.index.put([self._index_row(case.id)])
+        self._changed[case.id] = None
 
     def _why_quarantine(self, case: Case) -> str | None:
         for parent in case.parents:
@@ -551,7 +567,7 @@ class Engine:
         for case_id in record.cases:
             shelf = self.shelf(self._namespace_of[case_id])
             shelf.set_outcome(shelf.row_of[case_id], self.in_force(case_id))
-        self.index.put([self._index_row(case_id) for case_id in record.cases])
+        self._changed.update(dict.fromkeys(record.cases))
         for decision_id in record.decisions:
             self.learner(self._namespace_of[decision_id]).outcome_changed(decision_id)
 
@@ -567,12 +583,23 @@ class Engine:
         decision = Decision(
             query=Query(vector=vector, time=record.created, task=stable_key(task_key(record.query))),
             shown=Candidates(tuple(shelf.ids[row] for row in rows), numbers.table[shown], shelf.vectors[rows]),
+            ancestors=self._ancestors(shelf, rows) if self.settings.policy_settings.get("ancestor_decay") else (),
         )
         outcome = self.in_force(decision_id)
         if outcome.reward is None or outcome.kind is None:
             return decision, None
         cited = None if outcome.cited is None else frozenset(outcome.cited)
         return decision, Outcome(outcome.reward, outcome.kind, outcome.confidence, cited, outcome.created)
+
+    def _ancestors(self, shelf: Shelf, rows: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """(group, depth) of what the shown cases were made from, nearest first, a case once (MemQ's provenance DAG)."""
+        found: dict[int, int] = {}
+        generation = [shelf.ids[row] for row in rows]
+        for depth in range(1, _MAX_ANCESTOR_DEPTH + 1):
+            generation = list(dict.fromkeys(p for case_id in generation for p in self._parents_of.get(case_id, ())))
+            for parent in generation:
+                found.setdefault(int(shelf.table["group"][shelf.row_of[parent]]), depth)
+        return tuple(found.items())
 
     # Edits
 
@@ -644,7 +671,7 @@ class Engine:
             self.log.append_edit(edit)
             self._edits.setdefault(edit.case_id, []).append(edit)
             self._apply_standing(edit.case_id)
-        self.index.put([self._index_row(edit.case_id) for edit in edits])
+        self._changed.update((edit.case_id, None) for edit in edits)
 
     def _apply_standing(self, case_id: str) -> None:
         shelf = self.shelf(self._namespace_of[case_id])
@@ -731,6 +758,9 @@ class Engine:
 
     def namespaces(self) -> list[str]:
         return sorted(self._shelves)
+
+    def ids_by_namespace(self) -> dict[str, list[str]]:
+        return {namespace: list(shelf.ids) for namespace, shelf in self._shelves.items() if shelf.ids}
 
     def case(self, case_id: str) -> Case:
         """A case as it was retained.

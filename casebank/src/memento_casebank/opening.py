@@ -25,6 +25,9 @@ def settings_embedder(settings: Settings) -> Embedder:
 def engine_settings(settings: Settings) -> EngineSettings:
     return EngineSettings(
         policy=settings.policy or DEFAULT_POLICY,
+        policy_settings=dict(settings.policy_settings),
+        strategies=settings.strategies,
+        seed=settings.seed,
         lock_timeout_seconds=settings.lock_timeout_seconds,
         chroma_url=settings.chroma_url or None,
     )

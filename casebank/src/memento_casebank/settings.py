@@ -22,6 +22,15 @@ class Settings(ServerSettings):
     policy: str = ""
     """Rule that chooses cases; empty: the default policy."""
 
+    policy_settings: dict[str, float | int | bool] = Field(default_factory=dict)
+    """Settings of the policy as a JSON object, such as `{"memory_off_share": 0.02}`."""
+
+    strategies: bool = False
+    """Let induced strategies compete with cases."""
+
+    seed: int | None = None
+    """Makes exploration repeatable (demos, tests); unset: a fresh seed for every decision."""
+
     embedder: Literal["hashing", "openai", "minilm", "sentence-transformers"] = "hashing"
     """Who turns texts into vectors. Stored with the bank; changing it needs `memento-casebank reembed`."""
 

@@ -73,4 +73,5 @@ class SyncCaseBank:
     export = _waited(CaseBank.export)
     import_from = _waited(CaseBank.import_from)
     rebuild = _waited(CaseBank.rebuild)
+    index_check = _waited(CaseBank.index_check)
     flush = _waited(CaseBank.flush)

@@ -16,6 +16,7 @@ __all__ = [
     "DecisionView",
     "EditView",
     "Estimate",
+    "IndexCheck",
     "NamespaceStats",
     "SearchPage",
     "explanation_text",
@@ -122,6 +123,14 @@ class BankStats(BaseModel):
     log_bytes: int
     index: str = Field(description="State of the chromadb index")
     namespaces: list[NamespaceStats]
+
+
+class IndexCheck(BaseModel):
+    """The chromadb index beside the log."""
+
+    cases: int = Field(description="Cases in the log")
+    indexed: int = Field(description="Rows in the index")
+    missing: int = Field(description="Cases that the index does not hold")
 
 
 class EditView(BaseModel):

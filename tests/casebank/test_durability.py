@@ -1,0 +1,222 @@
+"""The bank against crashes, second owners and lost caches: real processes, real files, real chromadb."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+
+from memento_casebank import BankError, BankLocked, CaseBank, EngineSettings, HashingEmbedder
+from memento_casebank.engine import Engine
+from memento_casebank.log import Log
+
+pytestmark = pytest.mark.anyio
+
+QUICK = EngineSettings(lock_timeout_seconds=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_writer_killed_a_hundred_times_loses_nothing_it_acknowledged(tmp_path: Path) -> None:
+    folder = tmp_path / "bank"
+    script = Path(__file__).with_name("killed_writer.py")
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+    run = await anyio.run_process([sys.executable, str(script), str(folder), "110"], env=environment, check=False)
+
+    assert run.returncode == 0, run.stderr.decode()[-2000:]
+    result = json.loads(run.stdout)
+    assert result["kills"] >= 100
+    assert len(result["acknowledged"]) > 100
+    with sqlite3.connect(folder / "bank.sqlite3") as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    log = Log(folder / "bank.sqlite3", read_only=True)
+    assert [record_id for record_id in result["acknowledged"] if not log.has(record_id)] == []
+    log.close()
+    async with CaseBank.open(folder, embedder=HashingEmbedder(64), settings=QUICK) as bank:
+        await bank.flush()
+        index = await bank.index_check()
+        assert (index.missing, index.indexed) == (0, index.cases)  # nothing lost, and nothing that no log knows
+        await bank.rebuild()  # raises when what was learned is not what the log gives
+
+
+async def test_a_second_process_gets_one_error_that_names_the_server_mode(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from memento_casebank.lock import BankLock\n"
+        "lock = BankLock(Path(sys.argv[1])); lock.acquire(1); print('held', flush=True); time.sleep(60)"
+    )
+    async with await anyio.open_process([sys.executable, "-c", code, str(tmp_path)]) as holder:
+        assert holder.stdout is not None
+        assert (await holder.stdout.receive()).startswith(b"held")
+
+        with pytest.raises(BankLocked, match=rf"pid {holder.pid}.*--transport streamable-http") as refused:
+            async with CaseBank.open(tmp_path, settings=QUICK):
+                pass
+
+        assert "\n" not in str(refused.value)
+        holder.kill()
+
+    async with CaseBank.open(tmp_path, settings=QUICK) as bank:  # a dead owner's lock is free again
+        assert (await bank.stats()).records["cases"] == 0
+
+
+async def test_a_second_server_on_one_bank_exits_with_that_error(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path, settings=QUICK):
+        environment = {
+            **os.environ,
+            "MEMENTO_CASEBANK_PATH": str(tmp_path),
+            "MEMENTO_CASEBANK_LOCK_TIMEOUT_SECONDS": "0",
+        }
+        second = await anyio.run_process(
+            [sys.executable, "-m", "memento_casebank"], input=b"", env=environment, check=False
+        )
+
+    assert second.returncode == 2
+    assert second.stderr.decode().count("\n") == 1
+    assert b"--transport streamable-http" in second.stderr
+
+
+async def test_a_lost_index_comes_back_from_the_log(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:
+        for number in range(20):
+            await bank.retain(f"question {number}", {"way": number})
+        await bank.flush()
+    shutil.rmtree(tmp_path / "chroma")
+
+    async with CaseBank.open(tmp_path) as bank:
+        assert len((await bank.retrieve("question 3")).shown) > 0
+        await bank.rebuild()
+        index = await bank.index_check()
+
+    assert (index.indexed, index.missing) == (20, 0)
+
+
+async def test_a_damaged_index_does_not_stop_the_bank_and_is_rebuilt(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:
+        await bank.retain("a question", {"way": 1})
+        await bank.flush()
+    (tmp_path / "chroma" / "chroma.sqlite3").write_bytes(b"not a database" * 100)
+
+    async with CaseBank.open(tmp_path) as bank:
+        assert len((await bank.search("a question")).cases) == 1
+        await bank.rebuild()
+        assert (await bank.index_check()).indexed == 1
+
+
+async def test_what_was_not_indexed_before_the_end_is_indexed_by_the_next_owner(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:  # ends before the index was ever opened
+        await bank.retain("a question", {"way": 1})
+
+    async with CaseBank.open(tmp_path) as bank:
+        await bank.flush()
+        assert (await bank.index_check()).indexed == 1
+
+
+async def test_the_log_refuses_to_forget(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:
+        case = await bank.retain("a question", {"way": 1}, reward=1.0)
+
+    with sqlite3.connect(tmp_path / "bank.sqlite3") as db:
+        for statement in ("DELETE FROM cases", "UPDATE outcomes SET body = ''"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                db.execute(statement)
+    assert case.id
+
+
+async def test_something_else_in_the_folder_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "bank.sqlite3").write_bytes(b"x" * 4096)
+
+    with pytest.raises(BankError, match=r"bank\.sqlite3 cannot be opened as a case bank"):
+        async with CaseBank.open(tmp_path):
+            pass
+
+
+async def test_many_clients_at_once_all_find_what_they_wrote(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:
+        kept: list[str] = []
+
+        async def one_client(number: int) -> None:
+            for turn in range(5):
+                found = await bank.retrieve(f"client {number} turn {turn}", run_id=f"run-{number}-{turn}")
+                case = await bank.retain(f"client {number} turn {turn}", {"way": turn}, decision_id=found.decision.id)
+                await bank.record_outcome(1.0, "verifier", case_id=case.id)
+                kept.append(case.id)
+
+        async with anyio.create_task_group() as group:
+            for number in range(16):
+                group.start_soon(one_client, number)
+        stats = await bank.stats()
+
+    assert len(set(kept)) == 80
+    assert stats.records == {"cases": 80, "decisions": 80, "outcomes": 80, "edits": 0}
+    assert stats.namespaces[0].learned_from == 80
+
+
+@pytest.fixture(scope="module")
+def chroma_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real `chroma run`, ready when its port answers."""
+    import socket
+
+    import httpx2
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder = tmp_path_factory.mktemp("chroma-run")
+    command = [str(Path(sys.executable).with_name("chroma")), "run", "--path", str(folder), "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx2.Client(transport=httpx2.HTTPTransport(retries=8)) as http:
+            assert http.get(f"{url}/api/v2/heartbeat", timeout=20).status_code == 200
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@pytest.mark.slow
+async def test_two_banks_share_one_chroma_server_without_seeing_each_other(tmp_path: Path, chroma_server: str) -> None:
+    shared = EngineSettings(chroma_url=chroma_server)
+    async with (
+        CaseBank.open(tmp_path / "a", settings=shared) as first,
+        CaseBank.open(tmp_path / "b", settings=shared) as second,
+    ):
+        for number in range(30):
+            await first.retain(f"question {number}", {"way": number})
+        await second.retain("another question", {"way": 1})
+        await first.flush()
+        await second.flush()
+
+        assert (await first.index_check()).indexed == 30
+        assert (await second.index_check()).indexed == 1
+        await first.rebuild()
+        assert ((await first.index_check()).indexed, (await second.index_check()).indexed) == (30, 1)
+        assert not (tmp_path / "a" / "chroma").exists()
+
+
+async def test_a_chroma_server_that_is_not_there_is_named_when_the_index_is_needed(tmp_path: Path) -> None:
+    nowhere = EngineSettings(chroma_url="http://127.0.0.1:9")
+    async with CaseBank.open(tmp_path, settings=nowhere) as bank:
+        await bank.retain("a question", {"way": 1})
+        assert len((await bank.retrieve("a question")).shown) <= 1  # reading needs no index
+
+        with pytest.raises(BankError, match=r"http://127\.0\.0\.1:9.*MEMENTO_CASEBANK_CHROMA_URL"):
+            await bank.flush()
+
+
+def test_the_engine_refuses_work_after_it_was_closed(tmp_path: Path) -> None:
+    embedder = HashingEmbedder()
+    engine = Engine(tmp_path, embedder_id=embedder.id, dim=embedder.dim, settings=QUICK)
+    engine.close()
+    engine.close()
+
+    with pytest.raises(BankError, match="closed"):
+        engine.run(lambda: None)
