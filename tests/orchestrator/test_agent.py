@@ -208,13 +208,13 @@ async def test_defect_18_text_beside_tool_calls_does_not_drop_them_and_the_messa
 @pytest.mark.parametrize(
     ("request_", "told"),
     [
-        pytest.param(("calc__nope", {}), "There is no tool named 'calc__nope'.", id="unknown tool"),
-        pytest.param(("nothing", {}), "There is no tool named 'nothing'.", id="unknown server"),
+        pytest.param(("calc__nope", "{}"), "There is no tool named 'calc__nope'.", id="unknown tool"),
+        pytest.param(("nothing", "{}"), "There is no tool named 'nothing'.", id="unknown server"),
         pytest.param(("calc__add", '{"a": 1,'), "The arguments are not valid JSON", id="broken json"),
         pytest.param(("calc__add", "[1]"), "The arguments must be one JSON object.", id="not an object"),
         pytest.param(("calc__add", {"a": "x", "b": 1}), "a\n", id="wrong type"),
-        pytest.param(("calc__fail", {}), "Try another number.", id="the tool says why"),
-        pytest.param(("calc__crash", {}), "Error executing tool crash", id="the tool crashes"),
+        pytest.param(("calc__fail", "{}"), "Try another number.", id="the tool says why"),
+        pytest.param(("calc__crash", "{}"), "Error executing tool crash", id="the tool crashes"),
     ],
 )
 async def test_defect_19_what_goes_wrong_with_a_call_is_told_to_the_model_and_the_run_goes_on(
@@ -334,7 +334,7 @@ async def test_independent_subtasks_run_at_once_and_dependent_ones_wait(tmp_path
         await both.wait()
         return f"{who} met"
 
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"id": "a", "description": "task a", "depends_on": []},
         {"id": "b", "description": "task b", "depends_on": []},
         {"id": "c", "description": "task c", "depends_on": ["a", "b"]},
@@ -360,7 +360,7 @@ async def test_independent_subtasks_run_at_once_and_dependent_ones_wait(tmp_path
 
 
 async def test_a_failure_stops_only_what_depends_on_it(tmp_path: Path) -> None:
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"id": "1", "description": "breaks", "depends_on": []},
         {"id": "2", "description": "needs it", "depends_on": ["1"]},
         {"id": "3", "description": "stands alone", "depends_on": []},

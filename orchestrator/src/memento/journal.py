@@ -101,6 +101,10 @@ class Journal:
     def run_folder(self, run_id: str) -> Path:
         return self.folder / run_id
 
+    def count(self) -> int:
+        """How many runs are kept."""
+        return sum(1 for _ in self.folder.iterdir()) if self.folder.is_dir() else 0
+
     def new_run(self) -> RunLog:
         """Begin a run. Ids sort by time and can be told apart by their last part."""
         self.folder.mkdir(parents=True, exist_ok=True)

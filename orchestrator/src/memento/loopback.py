@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from memento.background import background_tasks
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
@@ -33,11 +35,17 @@ async def serve_on_loopback(app: "ASGIApp") -> AsyncGenerator[str]:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # The socket listens from here on: a request sent before uvicorn is up waits in its queue.
         server = Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-        async with anyio.create_task_group() as group:
-            group.start_soon(server.serve, [listener])
+        stopped = anyio.Event()
+
+        async def serve() -> None:
+            await server.serve([listener])
+            stopped.set()
+
+        async with background_tasks() as tasks:
+            tasks.start_soon(serve)
             try:
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
                 server.should_exit = server.force_exit = True  # uvicorn closes its connections within a tick
-                group.cancel_scope.deadline = anyio.current_time() + _STOP_SECONDS
-                group.cancel_scope.shield = True
+                with anyio.move_on_after(_STOP_SECONDS, shield=True):
+                    await stopped.wait()

@@ -159,6 +159,9 @@ async def open_session(
         ServerListError: mcp.json is wrong.
     """
     choice = choose_models(settings)
+    journal = Journal(settings.home)
+    if choice.is_offline and seed is None:
+        seed = journal.count()  # its rules are fixed: without a seed of its own every run would explore the same way
     environ = server_environ(settings, os.environ if environ is None else environ, files, folders)
     servers = server_list or load_server_list(settings.config, environ)
     async with AsyncExitStack() as stack:
@@ -216,7 +219,7 @@ async def open_session(
             agent=agent,
             toolbox=toolbox,
             memory=memory,
-            journal=Journal(settings.home),
+            journal=journal,
             files=[str(file.resolve()) for file in files],
             folders=[str(folder.resolve()) for folder in folders],
         )

@@ -37,6 +37,7 @@ from memento.events import (
 __all__ = ["RunView", "cost_text", "event_line", "print_result"]
 
 _MAX_LINE_CHARS = 110
+_MAX_ERROR_CHARS = 300
 _MARKS = {"done": "✓", "failed": "✗", "skipped": "–", "running": "▸", "waiting": "·"}
 _STYLES = {"done": "green", "failed": "red", "skipped": "dim", "running": "cyan", "waiting": "dim"}
 
@@ -144,7 +145,7 @@ def event_line(event: object) -> str | None:  # noqa: C901 - one flat case per k
         case ToolCalled():
             return _cut(f"  {event.cycle}.{event.subtask_id} → {event.tool} {_shown(event.arguments)}")
         case ToolReturned() if event.is_error:
-            return _cut(f"  {event.cycle}.{event.subtask_id} ← error: {event.text}")
+            return _cut(f"  {event.cycle}.{event.subtask_id} ← error: {event.text}", _MAX_ERROR_CHARS)
         case SubtaskDone():
             return _cut(f"  {event.cycle}.{event.subtask_id} {_MARKS[event.status]} {event.result}")
         case Warned():

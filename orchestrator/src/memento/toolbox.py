@@ -34,6 +34,7 @@ from mcp.types import (
 )
 from openai.types.chat import ChatCompletionFunctionToolParam
 
+from memento.background import background_tasks
 from memento.events import ServerStateChanged
 from memento.server_list import ServerEntry
 
@@ -133,15 +134,12 @@ async def open_toolbox(
         log_folder: takes each server's stderr as `<name>.log`; without it stderr is discarded.
     """
     box = ToolBox(servers, limits or ToolLimits(), environ or {}, log_folder, on_state)
-    async with anyio.create_task_group() as owners:
+    async with background_tasks() as owners:
         for server in box.servers.values():
             owners.start_soon(box.own, server)
-        try:
-            for server in box.servers.values():
-                await box.settled(server)
-            yield box
-        finally:
-            owners.cancel_scope.cancel()
+        for server in box.servers.values():
+            await box.settled(server)
+        yield box
 
 
 class ToolBox:

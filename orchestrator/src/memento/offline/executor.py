@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from memento.offline.answers import Found, Passage, find_answer, mentions_all_names
-from memento.offline.wording import content_words, expression_in, file_named_in, names_in, url_in
+from memento.offline.wording import content_words, expression_in, file_named_in, is_table, names_in, url_in
 from memento_kit import unfence
 
 __all__ = ["ToolCallWanted", "as_tool_calls", "executor_reply"]
@@ -182,7 +182,7 @@ def _check(task: _Task) -> _Rule:
 
 
 def _table(task: _Task) -> _Rule:
-    source = next((file for file in [*task.files, file_named_in(task.question) or ""] if _is_table(file)), None)
+    source = next((file for file in [*task.files, file_named_in(task.question) or ""] if is_table(file)), None)
     if source is None:
         found = yield ToolCallWanted("search_files", {"query": task.question, "limit": 1, "kinds": ["table"]})
         _, hits = _hits(found)
@@ -268,10 +268,6 @@ def _without_heading(page: str) -> str:
     """The page without its first line, when that is a heading: short, and no sentence."""
     first, _, rest = page.strip().partition("\n")
     return rest if rest and len(first) < _MAX_HEADING_CHARS and not first.rstrip().endswith((".", ",", ";")) else page
-
-
-def _is_table(file: str) -> bool:
-    return file.lower().endswith((".xlsx", ".csv", ".tsv"))
 
 
 _AGGREGATES = {"total": "SUM", "sum": "SUM", "average": "AVG", "mean": "AVG"}

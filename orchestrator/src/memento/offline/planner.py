@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from memento.offline.strategies import Strategy, exploration_order, strategies_in
-from memento.offline.wording import frame_similarity
+from memento.offline.wording import frame_similarity, is_table
 
 __all__ = ["planner_reply"]
 
@@ -45,14 +45,14 @@ def planner_reply(messages: Sequence[dict[str, Any]], seed: int) -> str:
     if texts[-1].startswith("The work ends here"):
         return json.dumps({"final_answer": NOT_FOUND})
     tried = _tried(messages)
-    strategy, cited = _choose(question, _cases(texts), tried, seed, files_attached="Attached files:" in texts[0])
+    strategy, cited = _choose(question, _cases(texts), tried, seed, files=_files(texts[0]))
     if strategy is None:
         return json.dumps({"final_answer": NOT_FOUND})
     return json.dumps({"plan": strategy.plan_for(question), "cases_used": cited}, ensure_ascii=False)
 
 
 def _choose(
-    question: str, cases: Sequence[_Case], tried: Sequence[Strategy], seed: int, *, files_attached: bool
+    question: str, cases: Sequence[_Case], tried: Sequence[Strategy], seed: int, files: Sequence[str]
 ) -> tuple[Strategy | None, list[str]]:
     """Which strategy to use, and the cases it was chosen for."""
     ranked = sorted(cases, key=lambda case: -_likeness(question, case))
@@ -70,8 +70,9 @@ def _choose(
         if _likeness(question, case) >= _IMITATE_FROM:
             return worked, [case.case_id]
     order = exploration_order(question, seed)
-    if files_attached:  # a file that comes with the question is the first place to look
-        order.sort(key=lambda strategy: strategy.name != "read")
+    if files:  # a file that comes with the question is the first place to look
+        first = "table" if is_table(files[0]) else "read"
+        order.sort(key=lambda strategy: strategy.name != first)
     left = [strategy for strategy in order if strategy not in tried]
     fresh = [strategy for strategy in left if strategy not in failed]
     chosen = next(iter(fresh or left), None)
@@ -85,6 +86,11 @@ def _likeness(question: str, case: _Case) -> float:
 def _question(texts: Sequence[str]) -> str:
     body = texts[0].removeprefix("Question: ")
     return re.split(r"\n\n(?:Attached files:|Folders to search:|The assistant's tools:)", body, maxsplit=1)[0].strip()
+
+
+def _files(first: str) -> list[str]:
+    listed = re.search(r"^Attached files:\n((?:- .*\n?)+)", first, re.M)
+    return [line.removeprefix("- ") for line in listed[1].splitlines()] if listed else []
 
 
 def _cases(texts: Sequence[str]) -> list[_Case]:

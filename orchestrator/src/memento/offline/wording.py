@@ -11,6 +11,7 @@ __all__ = [
     "expression_in",
     "file_named_in",
     "frame_similarity",
+    "is_table",
     "names_in",
     "numbers_in",
     "sentences_of",
@@ -85,6 +86,11 @@ def file_named_in(text: str) -> str | None:
     """The first file name, not counting the last part of a web address."""
     match = _FILE.search(_URL.sub(" ", text))
     return match[0] if match else None
+
+
+def is_table(file: str) -> bool:
+    """Whether a file's name says that it holds a table."""
+    return file.lower().endswith((".xlsx", ".csv", ".tsv"))
 
 
 def expression_in(text: str) -> str | None:
