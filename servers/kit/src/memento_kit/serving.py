@@ -92,7 +92,7 @@ def serve(distribution: str, build: Callable[[], Server[Any]], argv: Sequence[st
 def _without_rich() -> Generator[None]:
     """Keep `MCPServer()` from importing rich for a log handler that our own, already there, makes it throw away.
 
-    A quarter of what our servers take longer to start than a bare one went there (benchmarks/startup).
+    That import is 13 ms of a start of 500 (benchmarks/startup).
     """
     module = "rich.console"
     if module in sys.modules:
