@@ -71,3 +71,12 @@ def test_the_more_telling_passage_comes_first(tmp_path: Path) -> None:
     )
     found = index.search("range of tides at burntcoat", roots=[Path("/lib")], limit=3)
     assert found.hits[0].path == "/lib/b.txt"
+
+
+def test_in_a_large_index_a_telling_word_decides_and_common_words_alone_still_find(tmp_path: Path) -> None:
+    index = FileIndex(tmp_path)
+    index.store(read_file(f"/lib/{number}.txt", "the boat sails in the bay") for number in range(6000))
+    index.store([read_file("/lib/x.txt", "a boat with a lateen rig"), read_file("/lib/y.txt", "lateen")])
+    found = index.search("boat in the bay with lateen rig", roots=[Path("/lib")], limit=10)
+    assert ([hit.path for hit in found.hits], found.total) == (["/lib/x.txt", "/lib/y.txt"], 2)
+    assert index.search("boat bay", roots=[Path("/lib")], limit=10).total == 6000

