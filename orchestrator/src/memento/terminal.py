@@ -3,7 +3,9 @@
 Owns drawing, from events alone. Progress goes to stderr, so that stdout holds the answer and nothing else.
 """
 
+import os
 from contextlib import AbstractContextManager
+from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Any
@@ -56,6 +58,7 @@ class RunView(AbstractContextManager["RunView"]):
         self._counts = {"model calls": 0, "tool calls": 0, "tokens": 0}
         self._warnings: list[str] = []
         self._started = monotonic()
+        self._has_begun = False
         self._live = Live(get_renderable=self._draw, console=console, transient=True, refresh_per_second=8)
 
     def __enter__(self) -> "RunView":
@@ -79,6 +82,7 @@ class RunView(AbstractContextManager["RunView"]):
 
     def watch(self, record: Record) -> None:
         event = record.event
+        self._has_begun = True
         match event:
             case CasesRead():
                 self._cases = event_line(event) or ""
@@ -114,17 +118,23 @@ class RunView(AbstractContextManager["RunView"]):
 
     def _draw(self) -> RenderableType:
         parts: list[RenderableType] = []
+        if not self._has_begun:
+            return Text(f"starting the tool servers, {monotonic() - self._started:.0f} s", style="dim")
         if self._cases:
-            parts.append(Text(_cut(self._cases), style="magenta"))
-        table = Table.grid(padding=(0, 1))
+            parts.append(_one_line(self._cases, "magenta"))
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for subtask_id, (state, description, text) in self._subtasks.items():
             mark = Text(_MARKS[state], style=_STYLES[state])
-            table.add_row(mark, Text(f"{self._cycle}.{subtask_id}"), Text(_cut(description, 60)), Text(_cut(text, 50)))
+            table.add_row(mark, Text(f"{self._cycle}.{subtask_id}"), Text(_folded(description)), Text(_folded(text)))
         parts.append(table)
         for tool, since in self._in_flight.values():
             parts.append(Text(f"  waiting for {tool}, {monotonic() - since:.0f} s", style="yellow"))
         for warning in self._warnings[-2:]:
-            parts.append(Text(_cut(f"! {warning}"), style="yellow"))
+            parts.append(_one_line(f"! {warning}", "yellow"))
         counts = "  ".join(f"{name} {count:,}" for name, count in self._counts.items())
         parts.append(Text(f"{counts}  {monotonic() - self._started:.0f} s", style="dim"))
         return Group(*parts)
@@ -189,7 +199,7 @@ def print_result(console: Console, result: RunResult) -> None:
         if result.reason:
             console.print(Text(f"(best answer so far: {result.reason})", style="yellow"))
     rows = [
-        ("sources", ", ".join(result.sources) or "none"),
+        ("sources", ", ".join(map(_place, result.sources)) or "none"),
         ("cases", f"{len(result.cases_shown)} shown, {len(result.cases_used)} used"),
         ("cost", f"{cost_text(result.usage)}, {result.model_calls} model calls, {result.tool_calls} tool calls"),
         ("run", f"{result.run_id}   (memento feedback {result.run_id} good|bad)"),
@@ -210,6 +220,19 @@ def _shown(arguments: dict[str, Any] | str) -> str:
     if isinstance(arguments, str):
         return arguments
     return ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+
+
+def _one_line(text: str, style: str) -> Text:
+    return Text(_folded(text), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _place(source: str) -> str:
+    """A source as a person would write it: relative to where they are, when it lies below."""
+    return source.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def _cut(text: str, limit: int = _MAX_LINE_CHARS) -> str:

@@ -11,7 +11,7 @@ from memento.demo.trial import Round
 __all__ = ["learning_svg"]
 
 _WIDTH, _HEIGHT = 640, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 120, 50, 50
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 120, 70, 50
 _COLOURS = {"on": "#1a7f37", "off": "#6e7781"}
 
 
