@@ -19,6 +19,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from memento_casebank.bank import CaseBank, export_file
+from memento_casebank.bench import commands as bench
 from memento_casebank.opening import open_bank, settings_embedder
 from memento_casebank.records import BankError, CaseStatus, Edit, EditAction
 from memento_casebank.reembedding import reembed as move_to_embedder
@@ -275,6 +276,10 @@ def reembed() -> None:
             progress=progress,
         )
     typer.echo(f"{count} texts embedded")
+
+
+app.add_typer(bench.app, name="bench")
+app.command("leak-check")(bench.leak)
 
 
 def main() -> None:

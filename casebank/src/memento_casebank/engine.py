@@ -827,6 +827,6 @@ def _why(choice: Choice, row: int, similarity: float, shown: int) -> str:
         parts.append(f"expected to change P(success) by {choice.value[row]:+.2f} (90 % {low:+.2f}..{high:+.2f})")
         if choice.sampled[row] - choice.value[row] > 0.5 * choice.value_sd[row] > 0:
             parts.append("partly shown to find out more about it")
-    if choice.forced == "uniform":
+    if choice.forced in {"uniform", "probe"}:
         parts.append("drawn at random to measure what cases are worth")
     return ", ".join(parts)

@@ -35,7 +35,7 @@ _ORDERS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ),
         (
             "asks for secrets to be sent",
-            r"\b(?:send|post|upload|exfiltrate|forward|email)\b.{0,60}"
+            r"\b(?:send|post|upload|exfiltrate|forward|email)\b[^.;!?]{0,60}"
             r"\b(?:api[ _-]?keys?|passwords?|credentials?|secrets?|tokens?|environment variables?|conversation)\b",
         ),
         ("asks for a destructive command", r"\brm\s+-rf\s+[/~]|\bcurl\b[^\n]{0,200}\|\s*(?:ba)?sh\b"),

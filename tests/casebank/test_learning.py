@@ -1,0 +1,185 @@
+"""What is learned is a pure function of the log: in one go, amended, reopened, rebuilt or imported, bit for bit."""
+
+import io
+import random
+from pathlib import Path
+
+import pytest
+
+from memento_casebank import BankError, CaseBank, EngineSettings
+from memento_casebank.policies import POLICIES
+
+pytestmark = pytest.mark.anyio
+
+TOPICS = ("sum the sales table", "find the capital of a county", "read the contract page", "compute a square root")
+
+
+async def live(bank: CaseBank, seed: int, turns: int) -> list[str]:
+    """A little life: ask, retain, hear outcomes late, out of order, amended, unknown and by several kinds."""
+    rng = random.Random(seed)
+    decisions: list[str] = []
+    for turn in range(turns):
+        question = f"{rng.choice(TOPICS)} number {rng.randrange(30)}"
+        found = await bank.retrieve(question, run_id=f"{seed}-{turn}")
+        decisions.append(found.decision.id)
+        await bank.retain(question, {"way": rng.randrange(3)}, run_id=f"{seed}-{turn}", decision_id=found.decision.id)
+        if rng.random() < 0.8:
+            reward = None if rng.random() < 0.1 else float(rng.random() < 0.6)
+            cited = [shown.case.id for shown in found.shown[:1]] if rng.random() < 0.5 else None
+            await bank.record_outcome(reward, "judge", run_id=f"{seed}-{turn}", cited_case_ids=cited)
+        if rng.random() < 0.25:
+            await bank.record_outcome(float(rng.random() < 0.5), "human", decision_id=rng.choice(decisions))
+    return decisions
+
+
+async def fingerprint(bank: CaseBank) -> str:
+    (namespace,) = (await bank.stats()).namespaces
+    return namespace.fingerprint
+
+
+@pytest.mark.parametrize("policy", sorted(POLICIES))
+async def test_a_rebuild_gives_the_same_state_bit_for_bit(policy: str, tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path, settings=EngineSettings(policy=policy, seed=1)) as bank:
+        await live(bank, seed=1, turns=60)
+        before = await fingerprint(bank)
+
+        assert await bank.rebuild() == {"default": before}
+
+
+async def test_outcomes_amended_far_back_are_learned_as_if_they_had_always_been_so(tmp_path: Path) -> None:
+    """Further back than the checkpoints reach, too."""
+    async with CaseBank.open(tmp_path, settings=EngineSettings(seed=2)) as bank:
+        decisions = await live(bank, seed=2, turns=330)
+        before = await fingerprint(bank)
+        first, late = decisions[3], decisions[-10]
+        for decision_id in (late, first):
+            await bank.record_outcome(1.0, "human", decision_id=decision_id)
+            await bank.record_outcome(0.0, "human", decision_id=decision_id)
+        after = await fingerprint(bank)
+
+        assert after != before
+        assert await bank.rebuild() == {"default": after}
+
+
+async def test_an_unknown_takes_back_what_its_kind_had_said(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path, settings=EngineSettings(seed=3)) as bank:
+        await live(bank, seed=3, turns=20)
+        before = await fingerprint(bank)
+        found = await bank.retrieve("sum the sales table")
+
+        await bank.record_outcome(None, "judge", decision_id=found.decision.id)
+        assert await fingerprint(bank) == before  # nothing is learned from an unknown
+        await bank.record_outcome(1.0, "judge", decision_id=found.decision.id)
+        assert await fingerprint(bank) != before
+        await bank.record_outcome(None, "judge", decision_id=found.decision.id)
+        assert await fingerprint(bank) == before
+
+
+async def test_reopening_continues_from_the_saved_state_and_a_wrong_one_is_found_out(tmp_path: Path) -> None:
+    settings = EngineSettings(seed=4)
+    async with CaseBank.open(tmp_path, settings=settings) as bank:
+        await live(bank, seed=4, turns=40)
+        before = await fingerprint(bank)
+
+    async with CaseBank.open(tmp_path, settings=settings) as bank:
+        assert await fingerprint(bank) == before
+        await live(bank, seed=5, turns=10)
+        after = await fingerprint(bank)
+        assert await bank.rebuild() == {"default": after}
+
+    other = EngineSettings(policy="beta_ts", seed=4)  # another rule learns the same log from its beginning
+    async with CaseBank.open(tmp_path, settings=other) as bank:
+        state = await fingerprint(bank)
+        assert state != after
+        assert await bank.rebuild() == {"default": state}
+
+
+async def test_an_export_imported_elsewhere_has_learned_the_same_and_exports_the_same(tmp_path: Path) -> None:
+    settings = EngineSettings(seed=6)
+    first, second = io.StringIO(), io.StringIO()
+    async with CaseBank.open(tmp_path / "a", settings=settings) as bank:
+        await live(bank, seed=6, turns=40)
+        (edit, *_) = await bank.edit((await bank.search()).cases[0].case_id, "disable", reason="test")
+        await bank.undo(edit.id)
+        state = await fingerprint(bank)
+        lines = await bank.export(first)
+
+    first.seek(0)
+    async with CaseBank.open(tmp_path / "b", settings=settings) as bank:
+        done = await bank.import_from(first)
+        assert await fingerprint(bank) == state
+        await bank.export(second)
+        first.seek(0)
+        again = await bank.import_from(first)
+
+    head, *records = first.getvalue().splitlines()
+    assert second.getvalue().splitlines()[1:] == records
+    assert '"type": "bank"' in head
+    assert done.cases == 40
+    assert done.edits == 2
+    assert again.skipped == lines - 1
+
+
+async def test_a_decision_can_be_drawn_again_from_its_logged_seed(tmp_path: Path) -> None:
+    settings = EngineSettings(seed=7)
+    shown: list[list[str]] = []
+    for name in ("a", "b"):
+        async with CaseBank.open(tmp_path / name, settings=settings) as bank:
+            rewards = iter([1.0, 0.0, 1.0, 1.0, 0.0] * 10)
+            questions: list[str] = []
+            for turn in range(50):
+                found = await bank.retrieve(f"{TOPICS[turn % 4]} {turn}")
+                questions += [one.case.question for one in found.shown]
+                await bank.retain(
+                    f"{TOPICS[turn % 4]} {turn}", {"way": turn % 3}, decision_id=found.decision.id, reward=next(rewards)
+                )
+            shown.append(questions)
+
+    assert shown[0] == shown[1]
+    assert len(shown[0]) > 20
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("not json", "line 1 is not JSON"),
+        ("[]", "line 1 is not an object"),
+        ('{"type": "bank", "format": 99}', "format 99"),
+        ('{"type": "poem", "record": {}}', "unknown type 'poem'"),
+        ('{"case": "q", "plan": "{}", "case_label": "maybe"}', "no known format"),
+        (
+            '{"type": "outcome", "record": {"id": "o", "created": 1, "reward": 1, "kind": "judge", "cases": ["x"]}}',
+            "refers to 'x'",
+        ),
+    ],
+)
+async def test_an_import_says_what_is_wrong_with_a_line(line: str, problem: str, tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:
+        with pytest.raises(BankError, match=problem):
+            await bank.import_from(io.StringIO(line + "\n"))
+        assert (await bank.stats()).records["cases"] == 0
+
+
+async def test_the_papers_files_import_whole_and_only_once(tmp_path: Path) -> None:
+    twice = '{"case": "Capital?", "plan": "{\\"plan\\": [{\\"id\\": 1}]}", "case_label": "positive"}\n'
+    memory = (
+        f"{twice}{twice}"
+        '{"case": "Broken plan", "plan": "{oops", "case_label": "negative"}\n'
+        '{"question": "Other format", "plan": {"a": 1}, "reward": 0}\n'
+    )
+    training = (
+        '{"query": "q1", "case": "c", "case_label": "positive", "plan": "{}", "truth_label": false}\n'
+        '{"query": "q2", "case": "c", "case_label": "positive", "plan": "{}", "truth_label": true}\n'
+    )
+    async with CaseBank.open(tmp_path) as bank:
+        assert (await bank.import_from(io.StringIO(memory), name="m")).cases == 4
+        assert (await bank.import_from(io.StringIO(memory), name="m")).skipped == 4
+        assert (await bank.import_from(io.StringIO(training), name="t", namespace="t")).cases == 1
+        page = await bank.search()
+
+    assert [(case.reward, case.plan) for case in page.cases] == [
+        (0.0, {"a": 1}),
+        (0.0, {"text": "{oops"}),
+        (1.0, {"plan": [{"id": 1}]}),
+        (1.0, {"plan": [{"id": 1}]}),
+    ]
