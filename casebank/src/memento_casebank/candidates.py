@@ -128,7 +128,8 @@ def _with_newcomers(shelf: Shelf, rows: Rows, near: Rows, settings: CandidateSet
     """Make sure that `exposure_floor` rows were hardly ever shown, as far as the neighbourhood has such."""
     shown = shelf.table["shown"]
     group = shelf.table["group"]
-    missing = settings.exposure_floor - int(np.count_nonzero(shown[rows] < settings.exposure_shown))
+    floor = min(settings.exposure_floor, settings.limit // 2)  # the best known are never crowded out
+    missing = floor - int(np.count_nonzero(shown[rows] < settings.exposure_shown))
     if missing <= 0:
         return rows
     groups = set(group[rows].tolist())
