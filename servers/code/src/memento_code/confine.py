@@ -184,8 +184,8 @@ def _restrict_files(read_only: list[str], read_write: list[str]) -> None:
 def _allow(ruleset: int, path: str, access: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, PermissionError):
+        return  # what the session's user cannot reach need not be allowed
     try:
         if not os.path.isdir(path):
             access &= _FS_OF_A_FILE

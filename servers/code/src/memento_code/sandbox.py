@@ -22,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,6 +191,7 @@ class Sandbox:
             folder=folder,
             output_bytes=output_bytes,
             memory_bytes=self.limits.total_memory_bytes,
+            folder_bytes=self.limits.folder_bytes,
         )
         await session.open()
         return session
@@ -210,17 +211,16 @@ async def find_sandbox(limits: Limits, *, wanted: Level | None, allow_none: bool
         if missing:
             rejected[level] = missing
             continue
-        candidate = Sandbox(level, limits, _interpreter(), _packages(), _mechanisms(level))
-        try:
-            verified, held = await _probe(candidate)
-        except SessionLost as exc:
-            rejected[level] = str(exc)
-            continue
-        if level == "none" or held:
-            return Sandbox(
-                level, limits, candidate.python, candidate.packages, candidate.mechanisms, verified, dict(rejected)
-            )
-        rejected[level] = "the probe inside it could still: " + ", ".join(_PROBE_NAMES - set(verified))
+        reasons: list[str] = []
+        for python, packages in _interpreters():
+            candidate = Sandbox(level, limits, python, packages, _mechanisms(level), rejected=dict(rejected))
+            if level == "none":  # never probed: what the probe tries would work
+                return candidate
+            reason = await _weakness(candidate)
+            if reason is None:
+                return replace(candidate, verified=tuple(sorted(_PROBE_NAMES)))
+            reasons.append(f"{reason} ({python})")
+        rejected[level] = "; ".join(reasons)
         logger.warning("isolation level %s does not hold here: %s", level, rejected[level])
     tried = "; ".join(f"{level}: {reason}" for level, reason in rejected.items())
     raise NoSandbox(
@@ -255,14 +255,22 @@ def _sources() -> dict[str, str]:
     return {name: (files / f"{name}.py").read_text(encoding="utf-8") for name in ("confine", "worker")}
 
 
-def _interpreter() -> str:
-    """The server's own Python without the virtual environment around it; `_packages` adds that back."""
-    return os.path.realpath(sys.executable)
+def _interpreters() -> list[tuple[str, tuple[str, ...]]]:
+    """Pythons that sessions may run on, the server's own first, each with the packages it can import.
 
-
-def _packages() -> tuple[str, ...]:
-    """Where this interpreter's installed packages lie."""
-    return tuple(path for path in sys.path if path.endswith(("site-packages", "dist-packages")) and os.path.isdir(path))
+    The server's own, without the virtual environment around it, may lie in a private home that a session's user
+    cannot enter; the system's lies where all can.
+    """
+    packages = tuple(
+        path for path in sys.path if path.endswith(("site-packages", "dist-packages")) and os.path.isdir(path)
+    )
+    own = os.path.realpath(sys.executable)
+    found = [(own, packages)]
+    system = os.path.realpath("/usr/bin/python3")
+    if os.path.exists(system) and system != own:
+        same_version = system.endswith(f"{sys.version_info.major}.{sys.version_info.minor}")
+        found.append((system, packages if same_version else ()))
+    return found
 
 
 def _processes_of(user_id: int) -> int:
@@ -301,18 +309,26 @@ def _make_folder(user_id: int | None) -> Path:
 # --- the probe -----------------------------------------------------------------------------------------------------
 
 
-async def _probe(candidate: Sandbox) -> tuple[tuple[str, ...], bool]:
-    """Start a session, try inside what must fail; return what did fail, and whether that was all of it."""
-    with _canary() as told:
-        async with await candidate.start(max_value_chars=10_000, output_bytes=10_000) as session:
-            outcome = await session.run(f"_told = {told!r}\n{_probe_source()}", timeout_seconds=_PROBE_SECONDS)
-    if outcome.error is not None:
-        raise SessionLost(f"the probe did not run: {outcome.error.name}: {outcome.error.message}")
+async def _weakness(candidate: Sandbox) -> str | None:
+    """Start a session and try inside what must fail. Returns what worked all the same, or None when all was stopped.
+
+    Only for levels that confine: the attempts are real, and unconfined root would mount over /usr.
+    """
+    assert candidate.level != "none"
     try:
-        held = {str(name): bool(value) for name, value in json.loads(outcome.stdout.text).items()}
-    except (ValueError, AttributeError) as exc:
-        raise SessionLost("the probe gave no answer") from exc
-    return tuple(sorted(name for name, value in held.items() if value)), all(held.get(name) for name in _PROBE_NAMES)
+        with _canary() as told:
+            async with await candidate.start(max_value_chars=10_000, output_bytes=10_000) as session:
+                outcome = await session.run(f"_told = {told!r}\n{_probe_source()}", timeout_seconds=_PROBE_SECONDS)
+    except SessionLost as exc:
+        return str(exc)
+    if outcome.error is not None:
+        return f"the probe did not run: {outcome.error.name}: {outcome.error.message}"
+    try:
+        held: dict[str, bool] = json.loads(outcome.stdout.text)
+        worked = sorted(name for name in _PROBE_NAMES if held.get(name) is not True)
+    except (ValueError, AttributeError):
+        return "the probe gave no answer"
+    return f"the probe could: {', '.join(worked)}" if worked else None
 
 
 @contextmanager

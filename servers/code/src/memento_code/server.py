@@ -28,8 +28,8 @@ _GAPS = {
     "namespace": ["the kernel is shared with the host"],
     "landlock": [
         "the kernel is shared with the host",
-        "process ids, users and mounts of the host can be seen where /proc allows it",
-        "the size of the session's folder is limited per file, not in all",
+        "code runs beside the host's processes, though it cannot see or signal them",
+        "the size of the session's folder is looked at ten times a second, not limited by the kernel",
     ],
     "none": ["everything the server's user may do, the code may do: files, network, processes"],
 }
@@ -57,7 +57,7 @@ class Settings(ServerSettings):
     file_megabytes: int = Field(default=64, ge=1)
     """Size of one file."""
     folder_megabytes: int = Field(default=256, ge=1)
-    """Size of the session's folder, and of its /tmp (level namespace)."""
+    """Size of the session's folder, and of its /tmp."""
     cpu_seconds: int = Field(default=600, ge=1)
     """CPU time of one process over its whole life."""
     max_sessions: int = Field(default=8, ge=1)

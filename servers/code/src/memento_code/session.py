@@ -121,6 +121,7 @@ class Session:
         folder: Path | None,
         output_bytes: int,
         memory_bytes: int,
+        folder_bytes: int,
     ) -> None:
         self._command = command
         self._sources = sources
@@ -129,6 +130,7 @@ class Session:
         self._folder = folder
         self._output_bytes = output_bytes
         self._memory_bytes = memory_bytes
+        self._folder_limit_bytes = folder_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._pipes: dict[str, int] = {}
         self._buffer = bytearray()
@@ -153,19 +155,21 @@ class Session:
             SessionLost: it did not get there; the message holds what it said.
         """
         self._spawn()
-        sink = _Sink(4_000)
-        ready: bytes | None = None
+        is_ready = False
+        said = _Sink(4_000)
         try:
             with anyio.fail_after(_START_SECONDS):
-                ready = await self._next_line()
+                is_ready = await self._next_line() is not None
+            self._drain("stderr", said)
         except TimeoutError as exc:
-            await self.end("did not start")
             raise SessionLost(f"it did not start within {_START_SECONDS:g} s") from exc
-        if ready is None:
-            self._drain("stderr", sink)
-            await self.end("did not start")
-            said = sink.output().text.strip().splitlines()
-            raise SessionLost(f"it did not start: {said[-1] if said else 'no reason given'}")
+        finally:
+            if not is_ready:  # also when the wait was cancelled
+                with anyio.CancelScope(shield=True):
+                    await self.end("did not start")
+        if not is_ready:
+            lines = said.output().text.strip().splitlines()
+            raise SessionLost(f"it did not start: {lines[-1] if lines else 'no reason given'}")
 
     async def run(self, code: str, *, timeout_seconds: float) -> Outcome:
         """Run `code` and wait for its end, at most `timeout_seconds` and a short grace. One run at a time.
@@ -231,6 +235,13 @@ class Session:
         assert self._process is not None
         if self.ended is None and await run_sync(_tree_memory_bytes, self._process.pid) > self._memory_bytes:
             await self.end(f"its processes used more than {self._memory_bytes >> 20} MiB of memory together")
+
+    async def enforce_folder(self) -> None:
+        """End the session when its folder on the host has grown too large; inside a namespace the kernel sees to it."""
+        if self._folder is None or self.ended is not None:
+            return
+        if await run_sync(_folder_bytes, self._folder, self._folder_limit_bytes) > self._folder_limit_bytes:
+            await self.end(f"its folder grew over {self._folder_limit_bytes >> 20} MiB")
 
     def _close_pipes(self) -> None:
         assert self._process is not None
@@ -415,3 +426,15 @@ def _tree_memory_bytes(root: int) -> int:
         except (OSError, ValueError):
             continue  # it has just ended
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _folder_bytes(folder: Path, enough: int) -> int:
+    """What the files in it take up on disk; stops counting when that is `enough`. Links are not followed."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_blocks * 512
+        if total > enough:
+            break
+    return total

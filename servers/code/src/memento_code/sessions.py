@@ -84,6 +84,7 @@ class Sessions:
                 if session is None or session.ended is not None:
                     continue
                 await session.enforce_memory()
+                await session.enforce_folder()
                 if time.monotonic() - named.used_at > self._idle_seconds and not session.is_running:
                     await session.end(f"it was idle for {self._idle_seconds / 60:g} minutes")
 

@@ -1,0 +1,249 @@
+"""What hostile code can do from inside the sandbox, at each level this machine gives, and what it could without."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import pytest
+from mcp import Client
+
+from memento_code.sandbox import Level
+from memento_code.server import Settings, build_server
+from support.escapes import ESCAPES, SAFE_UNCONFINED, SLOW, prelude
+
+pytestmark = pytest.mark.anyio
+
+CONFINED: tuple[Level, ...] = ("namespace", "landlock")
+
+
+@dataclass
+class Prey:
+    """What the attacks go for, and whether anything reached it."""
+
+    told: dict[str, object]
+    victim: "subprocess.Popen[bytes]"
+    listeners: list[socket.socket]
+    folder: Path
+
+    def was_reached(self) -> list[str]:
+        """Looked at from outside, whatever the attacker said."""
+        reached: list[str] = []
+        if self.victim.poll() is not None:
+            reached.append("the process was killed")
+        if (self.folder / "planted").exists():
+            reached.append("a file was planted")
+        for listener in self.listeners:
+            try:
+                listener.recvfrom(1) if listener.type == socket.SOCK_DGRAM else listener.accept()
+                reached.append(f"{listener.getsockname()} was reached")
+            except BlockingIOError:
+                continue
+        return reached
+
+
+@pytest.fixture
+def prey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Prey]:
+    key = "sk-secret-0123456789"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    secret = tmp_path / "secret.txt"
+    secret.write_text("private", encoding="utf-8")
+    for path in (secret, tmp_path, *tmp_path.parents):
+        if path.is_relative_to("/tmp") and path != Path("/tmp"):
+            path.chmod(0o755)  # so that only the sandbox stands between the attack and the file
+    secret.chmod(0o644)
+    with _listeners(tmp_path) as (listeners, where), subprocess.Popen(["sleep", "600"]) as victim:
+        told: dict[str, object] = {
+            "secret": str(secret),
+            "folder": str(tmp_path),
+            "key": key,
+            "victim": victim.pid,
+            **where,
+        }
+        try:
+            yield Prey(told, victim, listeners, tmp_path)
+        finally:
+            victim.kill()
+
+
+@contextmanager
+def _listeners(folder: Path) -> Generator[tuple[list[socket.socket], dict[str, object]]]:
+    tcp = socket.create_server(("127.0.0.1", 0))
+    udp = socket.socket(type=socket.SOCK_DGRAM)
+    udp.bind(("127.0.0.1", 0))
+    abstract = socket.socket(socket.AF_UNIX)
+    abstract.bind(f"\0memento-test-{os.getpid()}")
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(folder / "s"))
+    os.chmod(folder / "s", 0o777)
+    abstract.listen()
+    unix.listen()
+    listeners = [tcp, udp, abstract, unix]
+    for listener in listeners:
+        listener.setblocking(False)
+    try:
+        yield (
+            listeners,
+            {
+                "tcp": tcp.getsockname()[1],
+                "udp": udp.getsockname()[1],
+                "abstract": f"\0memento-test-{os.getpid()}",
+                "unix": str(folder / "s"),
+            },
+        )
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@asynccontextmanager
+async def server_at(level: Level, **settings: Any) -> AsyncGenerator[Client]:
+    async with Client(build_server(Settings(isolation=level, allow_unsandboxed=level == "none", **settings))) as client:
+        yield client
+
+
+async def run(client: Client, code: str, **arguments: Any) -> dict[str, Any]:
+    result = await client.call_tool("run_python", {"code": code, **arguments})
+    assert result.structured_content is not None, result.content
+    return result.structured_content
+
+
+def attacks() -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [], id=name) for name in ESCAPES]
+
+
+@pytest.mark.parametrize("level", CONFINED)
+@pytest.mark.parametrize("attack", attacks())
+async def test_the_attack_is_stopped(prey: Prey, level: Level, attack: str) -> None:
+    async with server_at(level) as client:
+        ran = await run(client, prelude(prey.told) + ESCAPES[attack], timeout_seconds=30)
+        again = await run(client, "1 + 1")
+    assert "ESCAPED" not in ran["stdout"], ran
+    assert ran.get("error") is None or ran["error"]["name"] in ("MemoryError", "OSError"), ran
+    assert ran["isolation"] == level
+    assert prey.was_reached() == []
+    assert again["value"] == "2"
+
+
+@pytest.mark.parametrize("attack", sorted(SAFE_UNCONFINED))
+async def test_the_same_attack_works_without_isolation(prey: Prey, attack: str) -> None:
+    """Else the tests above would pass for an attack that could never work."""
+    async with server_at("none") as client:
+        ran = await run(client, prelude(prey.told) + ESCAPES[attack])
+    assert "ESCAPED" in ran["stdout"], ran
+
+
+@pytest.mark.parametrize("level", CONFINED)
+async def test_a_daemon_does_not_outlive_its_session(level: Level, tmp_path: Path) -> None:
+    code = """
+import os, subprocess
+child = subprocess.Popen(["sleep", "98765.25"], start_new_session=True)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execvp("sleep", ["sleep", "98765.25"])
+    os._exit(0)
+"""
+    async with server_at(level) as client:
+        await run(client, code)
+        await _until(lambda: _count_of("98765.25") == 2)
+        await client.call_tool("reset_session", {})
+        await _until(lambda: _count_of("98765.25") == 0)
+
+
+async def _until(happened: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not happened():  # noqa: ASYNC110 - nothing tells us when a process of a process starts or ends
+            await anyio.sleep(0.02)
+
+
+def _count_of(word: str) -> int:
+    found = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found += word in (entry / "cmdline").read_text(encoding="utf-8", errors="replace")
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize("level", CONFINED)
+async def test_one_session_cannot_reach_another(level: Level) -> None:
+    async with server_at(level) as client:
+        first = await run(client, "import os\nopen('mine', 'w').write('x')\nos.getpid(), os.getcwd()", session="a")
+        pid, folder = eval(first["value"])
+        attack = f"""
+import os
+for attempt in (lambda: os.kill({pid}, 9) if {pid} != os.getpid() else 1/0, lambda: open({folder!r} + '/mine').read()):
+    try: attempt(); print('REACHED')
+    except (OSError, ZeroDivisionError): pass
+"""
+        second = await run(client, attack, session="b")
+        third = await run(client, "open('mine').read()", session="a")
+    assert second["stdout"] == ""
+    assert third["value"] == "'x'"
+    assert third["state"] == "kept"
+
+
+async def test_the_server_refuses_to_start_when_nothing_isolates(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("memento_code.sandbox.landlock_abi", lambda: 0)
+    monkeypatch.setenv("MEMENTO_CODE_ISOLATION", "")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with Client(build_server(Settings())) as client:
+            await client.call_tool("run_python", {"code": "1"})
+    text = str(_leaves(caught.value))
+    assert "MEMENTO_CODE_ALLOW_UNSANDBOXED=true" in text
+    assert "the kernel has no Landlock" in text
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    inner = cast(BaseExceptionGroup[BaseException], error).exceptions
+    return [leaf for each in inner for leaf in _leaves(each)]
+
+
+async def test_a_level_whose_probe_finds_a_hole_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter that lets sockets through, as on a kernel where it does not work: the probe sees it, not the name."""
+    monkeypatch.setattr("memento_code.sandbox._sources", _with_a_hole)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with Client(build_server(Settings())) as client:
+            await client.call_tool("run_python", {"code": "1"})
+    assert "the probe could: open a Unix socket" in str(_leaves(caught.value))
+
+
+def _with_a_hole() -> dict[str, str]:
+    import importlib.resources
+
+    files = importlib.resources.files("memento_code")
+    sources = {name: (files / f"{name}.py").read_text(encoding="utf-8") for name in ("confine", "worker")}
+    assert '"socket": (41, 198)' in sources["confine"]
+    sources["confine"] = sources["confine"].replace('"socket": (41, 198)', '"socket": (335, 335)')
+    return sources
+
+
+def test_the_command_says_in_one_line_why_it_will_not_start() -> None:
+    code = (
+        "import memento_code.sandbox as s; s.landlock_abi = lambda: 0; "
+        "import memento_code.server as m; import sys; sys.argv = ['memento-code']; m.main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert said.count("\n") == 1
+    assert said.startswith("memento-code: no isolation holds on this machine (namespace: ")

@@ -1,0 +1,139 @@
+"""Attacks on the sandbox, as the code that a hostile caller would run. Each prints `ESCAPED` when it worked.
+
+`told` holds what the test set up for them to go for. All are safe to run confined; only those in `SAFE_UNCONFINED`
+may ever run without isolation, to show that the attack itself works.
+"""
+
+# ruff: noqa: E501 - an attack reads best on one line
+
+__all__ = ["ESCAPES", "SAFE_UNCONFINED", "SLOW", "prelude"]
+
+
+def prelude(told: dict[str, object]) -> str:
+    return f"""
+import os, sys, socket, ctypes, struct, time
+told = {told!r}
+libc = ctypes.CDLL(None, use_errno=True)
+def escaped(done=True):
+    if done: print("ESCAPED")
+def tries(*attempts):
+    for attempt in attempts:
+        try:
+            done = attempt()
+        except (OSError, ValueError, MemoryError):
+            continue
+        if done is not False: print("ESCAPED")
+def calls(*numbers_and_arguments):
+    for number, *arguments in numbers_and_arguments:
+        if libc.syscall(number, *arguments) >= 0: print("ESCAPED")
+"""
+
+
+ESCAPES: dict[str, str] = {
+    "read a private file": "tries(lambda: open(told['secret']).read())",
+    "read a private file through a hard link": "tries(lambda: (os.link(told['secret'], 'x'), open('x').read()))",
+    "read a private file through a symbolic link": "tries(lambda: (os.symlink(told['secret'], 'y'), open('y').read()))",
+    "read a private file through /proc/1/root": "tries(lambda: open('/proc/1/root' + told['secret']).read())",
+    "list a home": "tries(lambda: os.listdir(told['folder']), lambda: os.listdir('/root'), lambda: os.listdir('/home'))",
+    "read the users and their passwords": "tries(lambda: open('/etc/passwd').read(), lambda: open('/etc/shadow').read())",
+    "write outside": "tries(*[lambda at=at: open(at + '/planted', 'w') for at in (told['folder'], '/usr', '/etc', '/')])",
+    "plant code in the packages": "tries(*[lambda at=at: open(at + '/planted.pth', 'w') for at in sys.path if at])",
+    "find a secret in the environment": "escaped(told['key'] in str(os.environ))",
+    "find a secret in its own /proc": "tries(lambda: told['key'].encode() in open('/proc/self/environ', 'rb').read())",
+    "find a secret in any /proc": """
+for pid in range(1, 40_000):
+    tries(lambda: told['key'].encode() in open(f'/proc/{pid}/environ', 'rb').read())""",
+    "connect to the host by TCP": "tries(lambda: socket.create_connection(('127.0.0.1', told['tcp']), 1))",
+    "connect to the host by TCP over IPv6": "tries(lambda: socket.create_connection(('::1', told['tcp']), 1))",
+    "send to the host by UDP": "tries(lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', told['udp'])))",
+    "connect to an abstract socket": "tries(lambda: socket.socket(socket.AF_UNIX).connect(told['abstract']))",
+    "connect to a socket in the file system": "tries(lambda: socket.socket(socket.AF_UNIX).connect(told['unix']))",
+    "open a netlink, packet or vsock socket": "tries(*[lambda f=f: socket.socket(f, socket.SOCK_RAW) for f in (16, 17, 40)])",
+    "kill a process of the host": "tries(lambda: os.kill(told['victim'], 9))",
+    "kill every process": """
+import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+tries(lambda: (os.kill(-1, 15), False)[1])""",
+    "trace a process of the host": "escaped(libc.ptrace(0x4206, told['victim'], 0, 0) == 0)",
+    "read the memory of a process of the host": "tries(lambda: open(f\"/proc/{told['victim']}/mem\", 'rb').read(1))",
+    "make a user namespace": "escaped(libc.unshare(0x10000000) == 0)",
+    "make namespaces by clone": """
+if (child := libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0)) == 0: os._exit(0)
+escaped(child > 0)""",
+    "mount": "escaped(libc.mount(b'none', os.getcwd().encode(), b'tmpfs', 0, None) == 0)",
+    "change the root": "tries(lambda: os.chroot('.'))",
+    "use the wide kernel interfaces": "calls((321, 0, 0, 0), (298, ctypes.create_string_buffer(128), 0, -1, -1, 0), (323, 0), "
+    "(425, 8, ctypes.create_string_buffer(256)), (250, 0, -3, 1), (248, b'user', b'k', b'v', 1, -3))",
+    "open a device": "tries(*[lambda at=at: os.open(at, os.O_RDWR) for at in ('/dev/kvm', '/dev/fuse', '/dev/mem', "
+    "'/dev/kmsg', '/dev/vda', '/dev/sda', '/dev/loop-control', '/dev/net/tun')])",
+    "change the kernel": "tries(*[lambda at=at: os.open(at, os.O_WRONLY) for at in ('/proc/sys/kernel/core_pattern', "
+    "'/proc/sysrq-trigger', '/proc/sys/vm/drop_caches', '/sys/fs/cgroup/cgroup.procs', '/sys/kernel/uevent_helper')])",
+    "be root again": "tries(lambda: os.setuid(0), lambda: os.setresuid(0, 0, 0))",
+    "run a setuid program as root": """
+import subprocess
+done = subprocess.run(['/bin/su', '-c', 'id -u'], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+escaped(done.stdout.strip() == '0')""",
+    "hold a capability": """
+header, data = struct.pack('=Ii', 0x20080522, 0), ctypes.create_string_buffer(24)
+libc.capget(header, data)
+escaped(struct.unpack('=6I', data.raw)[0] != 0 or struct.unpack('=6I', data.raw)[1] != 0)""",
+    "use a descriptor of the server": """
+import fcntl, stat
+for number in range(3, 1024):
+    tries(lambda: not stat.S_ISFIFO(os.fstat(number).st_mode))""",
+    "make x32 system calls": "calls((0x40000000 | 39,), (0x40000000 | 41, 2, 1, 0))",
+    "put words into the terminal": """
+import fcntl
+tries(lambda: fcntl.ioctl(os.open('/dev/ptmx', os.O_RDWR), 0x5412, b'x'))""",
+    "share memory with the host": "calls((29, 0, 4096, 0o1000 | 0o600), (240, b'queue', 0o102, 0o600, 0))",
+    "raise its own limits": """
+import resource
+for name in ('RLIMIT_AS', 'RLIMIT_NPROC', 'RLIMIT_FSIZE', 'RLIMIT_CPU'):
+    tries(lambda: resource.setrlimit(getattr(resource, name), (resource.RLIM_INFINITY, resource.RLIM_INFINITY)))""",
+    "take 3 GB of memory": "tries(lambda: len(bytearray(3 << 30)) > 0)",
+    "write a file of 2 GB": """
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with open('big', 'wb') as file: tries(lambda: file.truncate(2 << 30), lambda: file.write(bytes(200 << 20)))""",
+    "fill /dev/shm": "tries(lambda: open('/dev/shm/big', 'wb').write(bytes(300 << 20)))",
+    "bomb with forks": """
+children = []
+try:
+    for _ in range(300):
+        if (child := os.fork()) == 0: time.sleep(30); os._exit(0)
+        children.append(child)
+except OSError: pass
+escaped(len(children) > 100)
+for child in children: os.kill(child, 9)""",
+    "fill the disk with many files": """
+def fill():
+    for n in range(40):
+        with open(f'part{n}', 'wb') as file:
+            for _ in range(60): file.write(bytes(1 << 20))
+tries(fill)""",
+    "take 3 GB over six processes": """
+children = []
+for _ in range(6):
+    if (child := os.fork()) == 0:
+        hoard = bytearray(b'x') * (500 << 20)
+        time.sleep(20)
+        os._exit(0)
+    children.append(child)
+time.sleep(15)
+escaped()""",
+}
+
+SLOW = {"take 3 GB over six processes", "fill the disk with many files", "bomb with forks"}
+SAFE_UNCONFINED = {
+    "read a private file",
+    "read a private file through a symbolic link",
+    "list a home",
+    "read the users and their passwords",
+    "connect to the host by TCP",
+    "send to the host by UDP",
+    "connect to an abstract socket",
+    "connect to a socket in the file system",
+    "kill a process of the host",
+    "open a netlink, packet or vsock socket",
+}
+"""They touch nothing but what the test made for them, and a process of its own."""
