@@ -199,7 +199,9 @@ def _add_cycle(server: Server[_Shelter], settings: Settings) -> None:
         run_id: Annotated[Id | None, Field(description="Your id for the run")] = None,
         model: Annotated[Id | None, Field(description="Model that planned it")] = None,
         steps: Annotated[list[Step] | None, Field(max_length=200, description="Subtasks as they were done")] = None,
-        tags: Annotated[list[Annotated[str, Field(max_length=100)]] | None, Field(max_length=50)] = None,
+        tags: Annotated[
+            list[Annotated[str, Field(max_length=100)]] | None, Field(max_length=50, description="To find it by")
+        ] = None,
         cost: Annotated[Cost | None, Field(description="What the attempt cost")] = None,
         parents: Annotated[
             list[Id] | None, Field(max_length=50, description="Cases that were shown; default: those of decision_id")
