@@ -360,7 +360,7 @@ class _Evaluation:
         if isinstance(value, Fraction) and value.denominator == 1 and _bits(value) < self._digits * math.log2(10):
             return str(value)
         text = str(self.mp.nstr(self.real(value), self._digits, strip_zeros=True, min_fixed=-6, max_fixed=self._digits))
-        return text.removesuffix(".0")
+        return text.removesuffix(".0").replace(".0e", "e")
 
     def real(self, value: Value) -> Any:
         """As an mpmath number."""
