@@ -401,6 +401,7 @@ class FakeBank:
             model_config = {"extra": "allow"}
 
         self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.outcomes: list[tuple[float | None, str, float]] = []
         self.server: MCPServer[Any] = MCPServer("casebank")
 
         @self.server.tool()
@@ -430,6 +431,14 @@ class FakeBank:
             row = {"question": question, "plan": plan, "answer": answer, "parents": parents, "decision_id": decision_id}
             self.seen.append(("retain", row))
             return Row.model_validate({"case_id": "new"})
+
+        @self.server.tool()
+        def record_outcome(
+            run_id: str, reward: float | None, kind: str, confidence: float, cited_case_ids: list[str] | None = None
+        ) -> Row:
+            """Outcome."""
+            self.outcomes.append((reward, kind, confidence))
+            return Row.model_validate({"updated": 1})
 
 
 async def test_memory_is_read_at_every_planning_step_and_the_attempt_is_kept_whole(tmp_path: Path) -> None:
@@ -481,6 +490,45 @@ async def test_a_bank_that_cannot_be_read_is_said_and_its_case_waits_in_the_outb
         await play.run("Q2?")
     assert [row["question"] for name, row in healthy.seen if name == "retain"] == ["Q?", "Q2?"]
     assert not waiting.exists()
+
+
+# --- the judge ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        pytest.param('{"judgement": "correct", "confidence": 0.8}', (1.0, "judge", 0.8), id="correct"),
+        pytest.param(
+            '<think>no {x}</think>```{"judgement": "incorrect", "confidence": 1}```', (0.0, "judge", 1.0), id="not"
+        ),
+        pytest.param('{"judgement": "unknown", "confidence": 0.9}', None, id="it does not know"),
+        pytest.param('{"rationale": "The answer is cor', None, id="cut off"),
+        pytest.param('{"judgement": "incorrect"}', None, id="no confidence"),
+        pytest.param('{"judgement": "incorrect", "confidence": 7}', None, id="impossible confidence"),
+        pytest.param("", None, id="empty"),
+    ],
+)
+async def test_a_verdict_is_recorded_and_no_verdict_is_unknown_and_never_a_failure(
+    tmp_path: Path, said: str, outcome: tuple[float, str, float] | None
+) -> None:
+    bank = FakeBank([])
+    script = [plans("look"), says("It is 3."), answers("3"), says(said)]
+    async with scene(tmp_path, script, servers={"casebank": bank.server}, with_judge=True) as play:
+        result = await play.run("What is 1 + 2?")
+    assert result.answer == "3"
+    assert bank.outcomes == ([] if outcome is None else [outcome])
+    asked = play.model.sent[-1]["messages"][-1]["content"]
+    assert asked == "Question: What is 1 + 2?\n\nAnswer: 3\n\nFindings:\n- look: It is 3."
+    assert any("stays unknown" in event.text for event in play.of(Warned)) is (outcome is None)
+
+
+async def test_a_judge_whose_endpoint_fails_leaves_the_outcome_unknown_and_the_answer_stands(tmp_path: Path) -> None:
+    bank = FakeBank([])
+    broken = httpx2.Response(500, json={"error": {"message": "down"}})
+    async with scene(tmp_path, [answers("3"), broken], servers={"casebank": bank.server}, with_judge=True) as play:
+        result = await play.run()
+    assert (result.answer, result.status, bank.outcomes) == ("3", "answered", [])
 
 
 # --- the model misbehaves ------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def completion(message: dict[str, Any], usage: dict[str, int] | None = None) -> 
 
 def plans(*descriptions: str, **more: Any) -> dict[str, Any]:
     """A planner's message: independent subtasks, numbered from 1."""
-    steps = [{"id": str(n), "description": text, "depends_on": []} for n, text in enumerate(descriptions, 1)]
+    steps: list[dict[str, Any]] = [{"id": str(n), "description": text} for n, text in enumerate(descriptions, 1)]
     return {"content": json.dumps({"plan": steps, **more})}
 
 
@@ -117,6 +117,7 @@ async def scene(
     forever: Answer | None = None,
     limits: ToolLimits | None = None,
     usage: dict[str, int] | None = None,
+    with_judge: bool = False,
     **settings: Any,
 ) -> AsyncGenerator[Scene]:
     """An agent with a scripted model and in-memory servers; memory is off unless a casebank server is given."""
@@ -131,6 +132,7 @@ async def scene(
             toolbox=toolbox,
             memory=memory,
             settings=chosen,
+            judge=Model(client, "judge") if with_judge else None,
         )
         yield Scene(agent, Journal(home), model)
 

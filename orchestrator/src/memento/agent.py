@@ -18,6 +18,7 @@ from memento.events import (
     CaseWritten,
     Emit,
     ModelCalled,
+    OutcomeRecorded,
     PlanMade,
     Role,
     RunEnded,
@@ -30,6 +31,7 @@ from memento.events import (
 )
 from memento.executor import Executor
 from memento.journal import RunLog
+from memento.judge import judge_answer
 from memento.memory import CaseMemory, MemoryUnavailable
 from memento.model import Message, Model, ModelError, Reply
 from memento.plan import FinalAnswer, Plan, PlanUnreadable, Subtask, parse_planner_reply, ready_subtasks
@@ -105,6 +107,7 @@ class Agent:
     toolbox: ToolBox
     memory: CaseMemory
     settings: Settings
+    judge: Model | None = None
 
     async def run(
         self,
@@ -118,7 +121,8 @@ class Agent:
     ) -> RunResult:
         """Answer `question`, inside the limits of the settings, and keep the attempt as a case.
 
-        The case is written with an unknown outcome: whoever can judge the answer records it later.
+        The case is written with an unknown outcome. A judge model, if there is one, then says what it thinks;
+        a person or a scorer may say better later.
 
         Args:
             exclude_task: evaluation mode: cases of this very question are not shown.
@@ -159,7 +163,8 @@ class Agent:
             answered = await self._answer(run, exclude_task=exclude_task)
             status = "no_answer" if answered.answer is None else "answered"
             emit(answered)
-            await self._keep(run, answered)
+            if await self._keep(run, answered) and self.judge is not None and answered.answer is not None:
+                await self._judge(run, self.judge, answered.answer, answered.cases_used)
         except (ModelError, PlanUnreadable) as exc:
             status, detail = "failed", _sentence(exc)
             answered = Answered(answer=None, reason=detail)
@@ -336,10 +341,33 @@ class Agent:
 
     # --- keeping -----------------------------------------------------------------------------------------
 
-    async def _keep(self, run: _Run, answered: Answered) -> None:
-        """Write the attempt to case memory, with an outcome that is not known yet."""
-        if self.memory.mode != "on":
+    async def _judge(self, run: _Run, judge: Model, answer: str, cited: list[str]) -> None:
+        """Ask the judge and record what it says; no verdict leaves the outcome unknown."""
+        run.budget.take_final_call()
+        findings = [f"{result.subtask.description}: {result.text}" for result in run.results]
+        verdict, reply, problem = await judge_answer(judge, question=run.question, answer=answer, findings=findings)
+        if reply is not None:
+            run.budget.spent(reply.usage)
+            run.emit(_model_called("judge", judge, reply, run.cycle))
+        if verdict is None:
+            run.emit(Warned(text=f"The answer was not judged, its outcome stays unknown: {problem}"))
             return
+        run.emit(OutcomeRecorded(reward=verdict.reward, kind="judge", confidence=verdict.confidence))
+        try:
+            await self.memory.record_outcome(
+                run_id=run.log.run_id,
+                reward=verdict.reward,
+                kind="judge",
+                confidence=verdict.confidence,
+                cited=cited,
+            )
+        except MemoryUnavailable as exc:
+            run.emit(Warned(text=f"The outcome could not be told to the case bank now and waits in the outbox: {exc}"))
+
+    async def _keep(self, run: _Run, answered: Answered) -> bool:
+        """Write the attempt to case memory, with an outcome that is not known yet; `False` when it is not there."""
+        if self.memory.mode != "on":
+            return False
         case: dict[str, Any] = {
             "question": run.question,
             "plan": _whole_plan(run.results),
@@ -363,8 +391,9 @@ class Agent:
         except MemoryUnavailable as exc:
             run.emit(CaseWritten(case_id=None, detail=str(exc)))
             run.emit(Warned(text=f"The case could not be kept in memory now and waits in the outbox: {exc}"))
-            return
+            return False
         run.emit(CaseWritten(case_id=case_id))
+        return True
 
 
 _LIMITS = {

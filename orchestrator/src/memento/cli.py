@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import anyio
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from memento.settings import Settings
+from memento_kit import StartupError
 
 __all__ = ["app", "main"]
 
@@ -41,6 +41,7 @@ ModelOption = Annotated[str | None, typer.Option("--model", help="model for ever
 BaseUrlOption = Annotated[str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
 PlannerOption = Annotated[str | None, typer.Option("--planner-model", help="model that plans")]
+JudgeOption = Annotated[str | None, typer.Option("--judge-model", help="model that checks the answer")]
 ExecutorOption = Annotated[str | None, typer.Option("--executor-model", help="model that uses the tools")]
 
 
@@ -52,6 +53,7 @@ def ask(
     model: ModelOption = None,
     planner_model: PlannerOption = None,
     executor_model: ExecutorOption = None,
+    judge_model: JudgeOption = None,
     base_url: BaseUrlOption = None,
     memory: Annotated[
         Literal["on", "read-only", "off"] | None,
@@ -68,6 +70,7 @@ def ask(
         model=model,
         planner_model=planner_model,
         executor_model=executor_model,
+        judge_model=judge_model,
         base_url=base_url,
         memory=memory,
         config=config,
@@ -202,13 +205,8 @@ def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any) -> No
 def _settings(**given: Any) -> Settings:
     try:
         return Settings(**{key: value for key, value in given.items() if value is not None})
-    except ValidationError as exc:
-        lines: list[str] = []
-        for problem in exc.errors(include_url=False, include_context=False):
-            field = "_".join(str(part) for part in problem["loc"]).upper()
-            name = field if field.startswith(("MEMENTO_", "OPENAI_")) else f"MEMENTO_{field}"
-            lines.append(f"{name}: {problem['msg']} (got {problem['input']!r})")
-        _stop("wrong setting: " + "; ".join(lines))
+    except StartupError as exc:
+        _stop(str(exc))
 
 
 async def _ask(

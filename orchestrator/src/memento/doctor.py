@@ -113,7 +113,7 @@ async def _models(settings: Settings) -> list[Check]:
     async with _endpoint(choice) as base_url:
         timeout = settings.model_timeout_seconds
         async with AsyncOpenAI(api_key=choice.api_key, base_url=base_url, timeout=timeout, max_retries=0) as client:
-            names = dict.fromkeys([choice.planner, choice.executor])
+            names = dict.fromkeys(name for name in (choice.planner, choice.executor, choice.judge) if name)
             return [await _model(Model(client, name)) for name in names]
 
 

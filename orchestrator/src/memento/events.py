@@ -186,6 +186,7 @@ class OutcomeRecorded(_Event):
     type: Literal["outcome_recorded"] = "outcome_recorded"
     reward: float | None
     kind: Literal["verifier", "judge", "human", "self"]
+    confidence: float = 1.0
 
 
 class RunEnded(_Event):

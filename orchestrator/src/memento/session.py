@@ -43,6 +43,7 @@ class ModelChoice:
 
     planner: str
     executor: str
+    judge: str | None
     base_url: str
     api_key: str
 
@@ -67,13 +68,15 @@ def choose_models(settings: Settings) -> ModelChoice:
             raise ConfigError(
                 f"the model {OFFLINE_MODEL!r} plays every role or none; got {planner!r} and {executor!r}."
             )
-        return ModelChoice(planner, executor, base_url="", api_key="not-needed")
+        if settings.judge_model is not None:
+            raise ConfigError("the offline stand-in cannot judge; leave MEMENTO_JUDGE_MODEL out with --model offline.")
+        return ModelChoice(planner, executor, None, base_url="", api_key="not-needed")
     base_url = settings.base_url or _OPENAI
     if settings.api_key is None and base_url == _OPENAI:
         raise ConfigError(f"the model {planner!r} at {_OPENAI} needs a key, and OPENAI_API_KEY is not set.\n{NO_MODEL}")
     if not base_url.startswith(("http://", "https://")):
         raise ConfigError(f"MEMENTO_BASE_URL must start with http:// or https://, not {base_url!r}.")
-    return ModelChoice(planner, executor, base_url, settings.api_key or "not-needed")
+    return ModelChoice(planner, executor, settings.judge_model, base_url, settings.api_key or "not-needed")
 
 
 _NAME_A_MODEL = (
@@ -214,6 +217,7 @@ async def open_session(
             toolbox=toolbox,
             memory=memory,
             settings=settings,
+            judge=model(choice.judge) if choice.judge else None,
         )
         yield Session(
             agent=agent,

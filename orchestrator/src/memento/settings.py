@@ -4,22 +4,21 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import AliasChoices, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
-from memento_kit import memento_home
+from memento_kit import ServerSettings, memento_home
 
 __all__ = ["Settings"]
 
 
-class Settings(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix="MEMENTO_",
-        frozen=True,
-        env_ignore_empty=True,
-        extra="ignore",
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
+class Settings(ServerSettings):
+    """Read from the environment once, by the command; arguments given by name win over it.
+
+    Raises:
+        StartupError: a value is wrong; names the environment variable.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MEMENTO_", populate_by_name=True)
 
     home: Path = Field(default_factory=memento_home)
     """Folder of all user data: runs, case bank, caches."""
@@ -32,6 +31,8 @@ class Settings(BaseSettings):
     """Model that makes plans and the final answer."""
     executor_model: str | None = None
     """Model that does the subtasks with tools."""
+    judge_model: str | None = None
+    """Model that checks each answer against what was found; unset leaves the outcome unknown until you say."""
     base_url: str | None = Field(default=None, validation_alias=AliasChoices("MEMENTO_BASE_URL", "OPENAI_BASE_URL"))
     """OpenAI-compatible endpoint, such as http://localhost:11434/v1 for Ollama."""
     api_key: str | None = Field(
