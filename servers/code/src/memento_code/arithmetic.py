@@ -51,6 +51,8 @@ def calculate(expression: str, *, digits: int = 15) -> Calculation:
     Raises:
         CannotCalculate: syntax, unknown names, units that do not fit, division by zero, numbers too large.
     """
+    import pint
+
     body, target = _split_target(expression)
     python, names = _as_python(body)
     try:
@@ -69,6 +71,8 @@ def calculate(expression: str, *, digits: int = 15) -> Calculation:
         return evaluation.shown(value)
     except ZeroDivisionError as exc:
         raise CannotCalculate("Division by zero.") from exc
+    except pint.PintError as exc:
+        raise CannotCalculate("The units do not go together; convert to plain ones (kelvin, metres) first.") from exc
     except (OverflowError, RecursionError) as exc:
         raise CannotCalculate("A number in it gets too large.") from exc
 
@@ -114,7 +118,7 @@ def _as_python(expression: str) -> tuple[str, dict[str, str]]:
         if kind == "name":
             placeholder = names.setdefault(token, f"n{len(names)}_")
             joined = before[0] in ("number", "name") or before[1] in (")", "!")
-            pieces.append(("*" if joined else "") + placeholder)
+            pieces += ["*", placeholder] if joined else [placeholder]
         elif kind == "number":
             if before[0] in ("number", "name") or before[1] == ")":
                 raise CannotCalculate(f"An operator is missing between {before[1]!r} and {token!r}.")
@@ -123,7 +127,7 @@ def _as_python(expression: str) -> tuple[str, dict[str, str]]:
                 group_open = True
             pieces.append(_plain_number(token))
         elif token == "(" and (before[0] == "number" or before[1] == ")"):
-            pieces.append("*(")
+            pieces += ["*", "("]
         elif token == "%" and after[0] not in ("number", "name") and after[1] != "(":
             pieces.append("/100")
         elif token == "!":
@@ -159,6 +163,8 @@ def _factorial(pieces: list[str], names: dict[str, str]) -> list[str]:
         depth += pieces[start].count(")") - pieces[start].count("(")
         if depth <= 0:
             break
+    if start > 0 and pieces[start] == "(" and pieces[start - 1] in names.values():
+        start -= 1  # the operand is a function with its arguments
     if not pieces or depth != 0:
         raise CannotCalculate("There is no number before '!'.")
     return [*pieces[:start], names.setdefault("factorial", f"n{len(names)}_"), "(", *pieces[start:], ")"]
@@ -249,12 +255,12 @@ class _Evaluation:
             raise CannotCalculate("Only + - * / // % and ^ join numbers.")
         try:
             return operations[type(operator)](*self._offsets_as_kelvin(operator, left, right))
-        except pint.DimensionalityError as exc:
-            raise CannotCalculate(f"The units do not fit: {exc}.") from exc
         except pint.OffsetUnitCalculusError as exc:
             raise CannotCalculate(
                 "Temperatures in °C or °F cannot be combined like this; convert them to kelvin first."
             ) from exc
+        except pint.DimensionalityError as exc:
+            raise CannotCalculate(_misfit(left, right)) from exc
 
     def _offsets_as_kelvin(self, operator: ast.operator, left: Value, right: Value) -> tuple[Value, Value]:
         """`20 degC` is a point on a scale, not twenty times a unit."""
@@ -307,8 +313,8 @@ class _Evaluation:
         }
         try:
             return all(bool(signs[type(sign)](a, b)) for sign, a, b in zip(operators, values, values[1:], strict=False))
-        except (KeyError, pint.DimensionalityError) as exc:
-            raise CannotCalculate(f"These cannot be compared: {exc}.") from exc
+        except (KeyError, TypeError, ValueError, pint.DimensionalityError) as exc:
+            raise CannotCalculate(f"These cannot be compared. {_misfit(*values[:2])}") from exc
 
     def _call(self, name: str, arguments: list[Value]) -> Value:
         function = _FUNCTIONS.get(name.lower())
@@ -338,7 +344,7 @@ class _Evaluation:
             converted = quantity.to(unit.units)
             return converted if unit.magnitude == 1 else converted / unit.magnitude
         except pint.DimensionalityError as exc:
-            raise CannotCalculate(f"The units do not fit: {exc}.") from exc
+            raise CannotCalculate(_misfit(value, unit)) from exc
 
     def shown(self, value: Value) -> Calculation:
         unit: str | None = None
@@ -393,6 +399,12 @@ class _Evaluation:
         if isinstance(number, Fraction) and _bits(number) > _MAX_BITS:
             raise CannotCalculate(f"A number in it has more than {int(_MAX_BITS / math.log2(10)):,} digits.")
         return value
+
+
+def _misfit(left: Value, right: Value) -> str:
+    """pint's own words cannot be shown: they fail on fractional exponents."""
+    sides = [(_unit_text(side) if _is_quantity(side) else "") or "a plain number" for side in (left, right)]
+    return f"The units do not fit: one side is {sides[0]}, the other {sides[1]}."
 
 
 def _unit_text(quantity: Value) -> str:
@@ -518,15 +530,15 @@ def _round(evaluation: _Evaluation, x: Value, places: Value = Fraction(0)) -> Va
     return Fraction(whole if number >= 0 else -whole) / scale
 
 
-def _sum(evaluation: _Evaluation, *values: Value) -> Value:
-    total = values[0]
-    for value in values[1:]:
+def _sum(evaluation: _Evaluation, first: Value, *others: Value) -> Value:
+    total = first
+    for value in others:
         total = evaluation.checked(total + value)
     return total
 
 
-def _mean(evaluation: _Evaluation, *values: Value) -> Value:
-    return _sum(evaluation, *values) / len(values)
+def _mean(evaluation: _Evaluation, first: Value, *others: Value) -> Value:
+    return _sum(evaluation, first, *others) / (1 + len(others))
 
 
 def _root(evaluation: _Evaluation, x: Value, degree: Value = Fraction(2)) -> Value:
