@@ -5,8 +5,9 @@ The rules are in `engine`.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,11 @@ from memento_casebank.engine import Engine, EngineSettings, NewCase, Retrieved
 from memento_casebank.exchange import Imported, Line, export_lines, read_lines
 from memento_casebank.lock import BankLock
 from memento_casebank.log import Log
+from memento_casebank.policies import make_policy
+from memento_casebank.policies.probe import Attempt, ProbeReport, probe
+from memento_casebank.policies.steps import StepValue
 from memento_casebank.records import (
+    BankError,
     Case,
     CaseStatus,
     Cost,
@@ -34,12 +39,25 @@ from memento_casebank.records import (
     Step,
     new_id,
 )
+from memento_casebank.replay import LoggedDecision, ReplayEstimate, estimate_policy
 from memento_casebank.upkeep import Forgettable
 from memento_casebank.views import BankStats, CaseView, DecisionView, IndexCheck, SearchPage
 
-__all__ = ["CaseBank", "export_file"]
+__all__ = ["CaseBank", "StepAssessment", "export_file"]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StepAssessment:
+    """What steps led to in earlier cases."""
+
+    values: list[StepValue]
+    """Per step: mean of what followed, -1..1, and how often it was seen."""
+    progress: list[float]
+    """Per step: its value minus that of the step before."""
+    failed_at: int | None
+    """First step after which the outlook fell by more than 0.2; None: none did."""
 
 
 class CaseBank:
@@ -294,6 +312,80 @@ class CaseBank:
             await self._run(enter)
         return done
 
+    async def replay(
+        self,
+        policy: str,
+        *,
+        policy_settings: Mapping[str, Any] | None = None,
+        namespace: str = "default",
+        limit: int = 4,
+        minimum_sample: float = 50.0,
+    ) -> ReplayEstimate:
+        """Estimate from this bank's own log how another policy would have done.
+
+        Raises:
+            NotEnoughEvidence: the log says too little about that policy; the message gives the numbers.
+            BankError: there is no such policy, or it has no such setting.
+        """
+        settings = dict(policy_settings or {})
+
+        def logged() -> Iterator[LoggedDecision]:
+            after, part = 0, [None]
+            while part:
+                part, after = self._engine.run(
+                    partial(self._engine.logged_decisions, namespace, after=after, limit=_REPLAY_BATCH), synced=False
+                )
+                yield from part
+
+        def estimate() -> ReplayEstimate:
+            try:
+                make_policy(policy, **settings)
+            except ValueError as exc:
+                raise BankError(str(exc)) from exc
+            make = partial(make_policy, policy, **settings)
+            return estimate_policy(logged(), make, k=limit, minimum_sample=minimum_sample)
+
+        return await anyio.to_thread.run_sync(estimate)
+
+    async def probe(
+        self,
+        query: str,
+        attempt: Attempt,
+        *,
+        limit: int = 4,
+        leave_one_out: bool = False,
+        namespace: str = "default",
+    ) -> ProbeReport:
+        """Do a task with no case, with one, with more (MemSifter), and learn from every attempt.
+
+        `attempt` gets the ids of the cases to show and gives the reward, None when it is unknown. Each attempt is
+        logged as a decision of its own with its outcome, of kind `verifier`.
+        """
+        vector = (await self._embed([query]))[0]
+        page = await self.search(query, namespace=namespace, limit=limit)
+        report = await probe(attempt, [case.case_id for case in page.cases], leave_one_out=leave_one_out)
+
+        def keep() -> None:
+            for case_ids, reward in report.rewards.items():
+                decision_id = self._engine.show_exactly(query, vector, case_ids, namespace=namespace)
+                self._engine.record_outcome(reward, "verifier", decision_id=decision_id)
+
+        await self._run(keep)
+        return report
+
+    async def assess_steps(self, steps: Sequence[Step], *, namespace: str = "default") -> StepAssessment:
+        """Say what steps like these led to so far, and where the outlook first fell (AgentPRM)."""
+
+        def assess() -> StepAssessment:
+            ledger = self._engine.step_ledger(namespace)
+            return StepAssessment(
+                values=[ledger.value(step) for step in steps],
+                progress=ledger.progress(steps),
+                failed_at=ledger.where_it_failed(steps),
+            )
+
+        return await self._run(assess)
+
     async def rebuild(self, *, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
         """Restore everything derived from the log: what was learned, and the chromadb index.
 
@@ -349,6 +441,7 @@ class CaseBank:
 
 
 _IMPORT_BATCH = 256
+_REPLAY_BATCH = 256
 _KINDS: dict[type, str] = {Case: "cases", DecisionRecord: "decisions", OutcomeRecord: "outcomes", Edit: "edits"}
 
 

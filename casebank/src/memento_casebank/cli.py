@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -23,6 +24,7 @@ from memento_casebank.bench import commands as bench
 from memento_casebank.opening import open_bank, settings_embedder
 from memento_casebank.records import BankError, CaseStatus, Edit, EditAction
 from memento_casebank.reembedding import reembed as move_to_embedder
+from memento_casebank.replay import NotEnoughEvidence
 from memento_casebank.settings import Settings
 from memento_casebank.views import CaseView, explanation_text
 
@@ -254,6 +256,34 @@ def strategies(
 
 
 @app.command()
+def replay(
+    policy: Annotated[str, typer.Option(help="the policy to estimate")],
+    policy_settings: Annotated[str, typer.Option(help="its settings as a JSON object")] = "{}",
+    namespace: Namespace = "default",
+    limit: Annotated[int, typer.Option(min=1, max=32, help="most cases it would show")] = 4,
+    minimum_sample: Annotated[float, typer.Option(min=1, help="least effective sample size for an answer")] = 50.0,
+    as_json: AsJson = False,
+) -> None:
+    """Estimate how another policy would have done on this bank's own log (SNIPS and doubly robust)."""
+    try:
+        settings: dict[str, Any] = json.loads(policy_settings)
+    except ValueError as exc:
+        raise typer.BadParameter(f"--policy-settings is not JSON: {exc}") from exc
+    found = _with_bank(
+        lambda bank: bank.replay(
+            policy, policy_settings=settings, namespace=namespace, limit=limit, minimum_sample=minimum_sample
+        )
+    )
+    if as_json:
+        _print_json(asdict(found))
+        return
+    typer.echo(f"{found.policy}, on {found.decisions} decisions with a known outcome")
+    typer.echo(f"effective sample size {found.effective_sample_size:.0f}, unsupported {found.unsupported:.1%}")
+    for name, estimate in (("logged", found.logged), ("SNIPS", found.snips), ("doubly robust", found.doubly_robust)):
+        typer.echo(f"{name:14s} {estimate.mean:.3f} [90 % {estimate.low:.3f} .. {estimate.high:.3f}]")
+
+
+@app.command()
 def rebuild() -> None:
     """Learn everything again from the log and rebuild the chromadb index; prints the fingerprint of each namespace."""
     with _progress("learning") as progress:
@@ -295,7 +325,7 @@ def _settings() -> Settings:
 def _refusals() -> Generator[None]:
     try:
         yield
-    except (BankError, ValidationError) as exc:
+    except (BankError, NotEnoughEvidence, ValidationError) as exc:
         typer.echo(f"memento-casebank: {exc}", err=True)
         raise typer.Exit(2) from exc
 

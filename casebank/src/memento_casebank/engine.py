@@ -36,6 +36,7 @@ from memento_casebank.policies.base import (
     fingerprint,
     stable_key,
 )
+from memento_casebank.policies.steps import StepAdvantage, StepLedger, step_evidence
 from memento_casebank.records import (
     BankError,
     Case,
@@ -53,6 +54,7 @@ from memento_casebank.records import (
     plan_signature,
     task_key,
 )
+from memento_casebank.replay import LoggedDecision
 from memento_casebank.shelf import Shelf
 from memento_casebank.snapshots import freeze, thaw
 from memento_casebank.standing import REVISABLE, Standing, standing, undo_target
@@ -63,6 +65,9 @@ T = TypeVar("T")
 Vector = NDArray[np.float32]
 
 _SECONDS_PER_DAY = 86_400.0
+_EVIDENCE_CASES = 16
+_EVIDENCE_COSINE = 0.3
+_EVIDENCE_LINES = 5
 _MAX_ANCESTOR_DEPTH = 3
 """With MemQ's decay of 0.5 the fourth generation would get 6 % of the credit, spread over up to 256 cases."""
 
@@ -119,8 +124,12 @@ class ShownCase:
 
 @dataclass(frozen=True)
 class Retrieved:
+    """A decision, the cases it shows, and how ways of working compare on similar tasks."""
+
     decision: DecisionRecord
     shown: list[ShownCase]
+    evidence: list[StepAdvantage]
+    """Best first; empty when no case is shown, or there is nothing to compare."""
 
 
 class Engine:
@@ -204,6 +213,7 @@ class Engine:
         self._edits: dict[str, list[Edit]] = {}
         self._children: dict[str, list[str]] = {}
         self._parents_of: dict[str, tuple[str, ...]] = {}
+        self._steps_of: dict[str, tuple[Step, ...]] = {}
         self._namespace_of: dict[str, str] = {}
         self._changed: dict[str, None] = {}
         vectors = {seq: np.frombuffer(raw, np.float32) for seq, raw in self.log.case_vectors(self.embedder_id)}
@@ -233,6 +243,8 @@ class Engine:
 
     def _shelve(self, seq: int, case: Case, vector: Vector) -> int:
         self._namespace_of[case.id] = case.namespace
+        if case.steps:
+            self._steps_of[case.id] = case.steps
         if case.parents:
             self._parents_of[case.id] = case.parents
         for parent in case.parents:
@@ -381,13 +393,100 @@ class Engine:
             lift=_triple(choice.lift),
             evaluation=bool(excluded),
         )
-        seqs = np.ascontiguousarray(shelf.table["seq"][found.rows])
+        self._log_decision(record, shelf, found.rows, offered, choice, vector)
+        shown = [self._shown_case(shelf, found, offered, choice, row) for row in choice.rows]
+        return Retrieved(record, shown, self._evidence(offered) if shown else [])
+
+    def show_exactly(self, question: str, vector: Vector, case_ids: Sequence[str], *, namespace: str) -> str:
+        """Log that these cases, and no others, were shown because an experiment said so; returns the decision's id.
+
+        Raises:
+            UnknownId: one of them is not in the namespace.
+        """
+        now = time.time()
+        shelf = self.shelf(namespace)
+        for case_id in case_ids:
+            if case_id not in shelf.row_of:
+                raise UnknownId(f"There is no case {case_id!r} in namespace {namespace!r}.")
+        rows = np.asarray([shelf.row_of[case_id] for case_id in case_ids], np.intp)
+        bm25 = shelf.words.scores(question)[rows]
+        best = max(float(bm25.max(initial=0.0)), 1e-9)
+        offered = _as_candidates(
+            shelf, Found(rows, shelf.vectors[rows] @ vector, (bm25 / best).astype(np.float32)), now
+        )
+        choice = _certain(len(rows))
+        record = DecisionRecord(
+            id=new_id("dec"),
+            namespace=namespace,
+            created=now,
+            query=question,
+            policy=self.settings.policy,
+            seed=0,
+            k=len(rows),
+            shown=choice.rows,
+            candidates=len(rows),
+            void_probability=choice.void_probability,
+            forced="experiment",
+        )
+        self._log_decision(record, shelf, rows, offered, choice, vector)
+        return record.id
+
+    def _log_decision(
+        self,
+        record: DecisionRecord,
+        shelf: Shelf,
+        rows: NDArray[np.intp],
+        offered: Candidates,
+        choice: Choice,
+        vector: Vector,
+    ) -> None:
+        seqs = np.ascontiguousarray(shelf.table["seq"][rows])
         shown_seqs = np.ascontiguousarray(seqs[list(choice.rows)])
         seq = self.log.append_decision(record, shown=shown_seqs.tobytes(), candidates=pack(seqs, offered.table, choice))
         self.log.put_vectors(self.embedder_id, [(seq, vector.tobytes())])
-        self._namespace_of[record.id] = namespace
+        self._namespace_of[record.id] = record.namespace
         self._count_shown(shelf, shown_seqs)
-        return Retrieved(record, [self._shown_case(shelf, found, offered, choice, row) for row in choice.rows])
+
+    def _evidence(self, offered: Candidates) -> list[StepAdvantage]:
+        """Compare the tools that the nearest cases used in their steps (JitRL's advantage, as text for a planner)."""
+        nearest = np.argsort(-offered.table["similarity"], kind="stable")[:_EVIDENCE_CASES].tolist()
+        runs = [
+            (self._steps_of[offered.ids[row]], float(offered.table["reward"][row]))
+            for row in nearest
+            if offered.ids[row] in self._steps_of
+            and offered.table["similarity"][row] >= _EVIDENCE_COSINE
+            and not np.isnan(offered.table["reward"][row])
+        ]
+        return step_evidence(runs)[:_EVIDENCE_LINES] if runs else []
+
+    def step_ledger(self, namespace: str) -> StepLedger:
+        """What each kind of step led to, over all cases with a known outcome (AgentPRM)."""
+        ledger = StepLedger()
+        for case_id in self.shelf(namespace).ids:
+            if case_id in self._steps_of:
+                ledger.learn(self._steps_of[case_id], self.in_force(case_id).reward)
+        return ledger
+
+    def logged_decisions(self, namespace: str, *, after: int, limit: int) -> tuple[list[LoggedDecision], int]:
+        """Decisions past a place in the log, as they were made, and the place of the last one."""
+        shelf = self.shelf(namespace)
+        found: list[LoggedDecision] = []
+        for seq, record, _, packed in self.log.decisions(after=after, namespace=namespace, limit=limit):
+            numbers = unpack(packed, record.candidates)
+            rows = [shelf.row_of_seq[s] for s in numbers.seqs.tolist()]
+            decision, outcome = self._learning_material(record.id)
+            found.append(
+                LoggedDecision(
+                    query=decision.query,
+                    candidates=Candidates(tuple(shelf.ids[r] for r in rows), numbers.table, shelf.vectors[rows]),
+                    rows=record.shown,
+                    lead_probability=numbers.lead_probability,
+                    void_probability=record.void_probability,
+                    outcome=outcome,
+                )
+            )
+            after = seq
+        return found, after
 
     def _same_task(self, shelf: Shelf, question: str, vector: Vector) -> NDArray[np.bool_]:
         """(N,) which cases are about this very task: the same words, or a question as close as a paraphrase."""
@@ -814,6 +913,14 @@ def _as_candidates(shelf: Shelf, found: Found, now: float) -> Candidates:
         table[name] = facts[name]
     ids = [shelf.ids[int(row)] for row in found.rows.tolist()]
     return Candidates(tuple(ids), table, shelf.vectors[found.rows])
+
+
+def _certain(n: int) -> Choice:
+    """The choice that shows all of `n` rows for sure, or none for sure."""
+    zeros = np.zeros(n)
+    lead = zeros.copy()
+    lead[:1] = 1.0
+    return Choice(tuple(range(n)), 0.0 if n else 1.0, lead, np.ones(n), zeros, zeros, zeros)
 
 
 def _triple(interval: Interval | None) -> tuple[float, float, float] | None:

@@ -215,10 +215,12 @@ class Log:
         ).fetchone()
         return None if row is None else DecisionRow(row[0], DecisionRecord.model_validate_json(row[1]), row[2], row[3])
 
-    def decisions(self) -> Iterator[DecisionRow]:
-        """All decisions, oldest first."""
+    def decisions(self, *, after: int = 0, namespace: str | None = None, limit: int = -1) -> Iterator[DecisionRow]:
+        """Decisions past a place in the log, oldest first."""
         for seq, body, shown, candidates in self._db.execute(
-            "SELECT seq, body, shown, candidates FROM decisions ORDER BY seq"
+            "SELECT seq, body, shown, candidates FROM decisions WHERE seq > ? AND (? IS NULL OR namespace = ?)"
+            " ORDER BY seq LIMIT ?",
+            (after, namespace, namespace, limit),
         ):
             yield DecisionRow(seq, DecisionRecord.model_validate_json(body), shown, candidates)
 

@@ -158,6 +158,8 @@ def _candidate(
 def _why(record: DecisionRecord, numbers: DecisionNumbers, row: int) -> str:
     if record.forced == "memory_off":
         return "not shown: this run was made without memory, to measure what memory is worth"
+    if record.forced == "experiment":
+        return "shown because an experiment said so"
     if record.forced == "probe":
         return "shown to find out whether cases help after all" if row in record.shown else "not drawn"
     if record.forced == "uniform":

@@ -88,6 +88,7 @@ class RetrievedCases(BaseModel):
     decision_id: str
     memory: Literal["on", "void"] = Field(description="void: the policy chose to show no case this time")
     cases: list[RetrievedCase]
+    evidence: list[str] = Field(default=[], description="How ways of working compare on similar tasks")
     void_probability: float = Field(description="How likely it was that no case would be shown")
     policy: str
 
@@ -416,6 +417,7 @@ def _as_result(retrieved: "Retrieved", max_chars: int) -> RetrievedCases:
         decision_id=retrieved.decision.id,
         memory="on" if retrieved.shown else "void",
         cases=[_as_case(shown, share) for shown in retrieved.shown],
+        evidence=[str(advantage) for advantage in retrieved.evidence],
         void_probability=retrieved.decision.void_probability,
         policy=retrieved.decision.policy,
     )
@@ -475,7 +477,10 @@ class _Cut:
 def _as_text(result: RetrievedCases) -> str:
     if not result.cases:
         return "No case is shown."
-    return "\n\n".join(_case_text(number, case) for number, case in enumerate(result.cases, 1))
+    parts = [_case_text(number, case) for number, case in enumerate(result.cases, 1)]
+    if result.evidence:
+        parts.append("Compared with other ways on similar tasks: " + "; ".join(result.evidence))
+    return "\n\n".join(parts)
 
 
 def _case_text(number: int, case: RetrievedCase) -> str:

@@ -171,6 +171,7 @@ def explanation_text(view: DecisionView) -> str:
 def _forced(forced: str) -> str:
     return {
         "memory_off": "; this run was made without memory to measure what memory is worth",
+        "experiment": "; an experiment said so",
         "probe": "; shown to find out whether cases help after all",
         "uniform": "; drawn at random to measure what cases are worth",
     }.get(forced, "")
