@@ -8,9 +8,8 @@ from memento.events import Answered, OutcomeRecorded, RunEnded, RunStarted, Usag
 from memento.journal import Journal, RunNotFound
 
 STARTED = RunStarted(question="Q?", planner_model="m", executor_model="m")
-ENDED = RunEnded(
-    status="answered", seconds=1.5, model_calls=2, tool_calls=1, usage=Usage(input_tokens=1, output_tokens=1, cost_usd=0.5)
-)  # fmt: skip
+USAGE = Usage(input_tokens=1, output_tokens=1, cost_usd=0.5)
+ENDED = RunEnded(status="answered", seconds=1.5, model_calls=2, tool_calls=1, usage=USAGE)
 
 
 def write_run(journal: Journal, *events: object) -> str:
