@@ -59,7 +59,8 @@ class Baseline:
         rows = self._of_cluster.rows([self._clusters.assign(query.vector)])
         self._of_cluster.data[rows] += (reward, 1.0)
         if query.task:
-            self._of_task.data[self._of_task.rows([query.task])] += (reward, 1.0)
+            rows = self._of_task.rows([query.task])  # before `data`, which moves when the table grows
+            self._of_task.data[rows] += (reward, 1.0)
         return baseline
 
     def state_dict(self) -> dict[str, Any]:

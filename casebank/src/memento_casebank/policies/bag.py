@@ -96,7 +96,7 @@ class BagPolicy(Policy[BagSettings]):
         self._clusters = UnitClusters(settings.clusters)
         self._difficulty = SlotTable([0.0, difficulty, 0.0, difficulty])  # b_k mean, variance; d_k mean, variance
         self._case_variance = settings.case_variance if settings.use_case_effect else 0.0
-        self._cases = SlotTable([0.0, self._case_variance, -math.inf])  # u_c mean, variance; when last updated
+        self._cases = SlotTable([0.0, self._case_variance, 0.0])  # u_c mean, variance; when last updated
         self._calibration = np.array([1.0, 0.1, 0.0, 0.1], np.float64)  # slope mean, variance; offset mean, variance
 
     # -- reading ------------------------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class CascadePolicy(Policy[CascadeSettings]):
 
     def choose(self, query: Query, candidates: Candidates, k: int, rng: np.random.Generator) -> Choice:
         settings = self.settings
-        phi = np.vstack([self._phi(query, candidates), self._void()])
+        phi = np.vstack([self.features(query, candidates), self._void()] if len(candidates) else [self._void()])
         width = np.sqrt(np.einsum("ij,jk,ik->i", phi, self._inverse, phi, optimize=True))
         mean = _sigmoid(phi @ self._theta)
         bound = mean + settings.confidence_width * width
@@ -56,8 +56,7 @@ class CascadePolicy(Policy[CascadeSettings]):
     def learn(self, decision: Decision, outcome: Outcome) -> None:
         if outcome.reward is None:
             return
-        phis = self._phi(decision.query, decision.shown) if len(decision.shown) else self._void()[None, :]
-        for phi in phis:
+        for phi in self.features(decision.query, decision.shown):
             error = outcome.confidence * (outcome.reward - float(_sigmoid(phi @ self._theta)))
             self._theta += self.settings.learning_rate * error * phi
             pull = self._inverse @ phi
@@ -68,11 +67,11 @@ class CascadePolicy(Policy[CascadeSettings]):
         phi[0] = 1.0
         return phi
 
-    def _phi(self, query: Query, candidates: Candidates) -> Floats:
-        """φ(s, c) of each candidate (N, size)."""
-        phi = np.zeros((len(candidates), len(self._theta)))
+    def features(self, query: Query, candidates: Candidates) -> Floats:
+        """φ(s, c) of each candidate (N, size); for no candidates the one row of the void case."""
         if not len(candidates):
-            return phi
+            return self._void()[None, :]
+        phi = np.zeros((len(candidates), len(self._theta)))
         if self._sketch is None or len(self._sketch) != len(query.vector):
             self._sketch = _signed_hash(len(query.vector), self.settings.sketch)
         phi[:, 1 : 1 + len(FEATURES)] = relation_features(candidates.table)
