@@ -8,7 +8,7 @@ FTS5 query syntax: https://www.sqlite.org/fts5.html#full_text_query_syntax
 import re
 from collections.abc import Collection
 
-__all__ = ["extra_terms", "match_query", "terms"]
+__all__ = ["extra_terms", "match_query", "plain_words", "terms"]
 
 _ENGLISH_FUNCTION_WORDS = """
 a about after all also am an and any are as at be because been before being between both but by can could did do does
@@ -87,3 +87,9 @@ def _bare(word: str) -> str:
 def _quoted(text: str) -> str:
     """`text` as an FTS5 string, or nothing if the tokenizer would find no word in it."""
     return '"' + text.replace('"', '""').replace("\x00", "") + '"' if any(c.isalnum() for c in text) else ""
+
+
+def plain_words(text: str) -> set[str]:
+    """The words of `text` to compare with others: lower case, without stop words; pairs of unspaced characters."""
+    words = {word for word in re.findall(r"\w+", _UNSPACED.sub(" ", text.lower())) if word not in _STOP_WORDS}
+    return words | {gram for run in _UNSPACED.findall(text) for gram in _bigrams(run)}

@@ -1,0 +1,231 @@
+"""Searching the web: ask the operator's engines side by side, merge what they say, tell who failed and why.
+
+Owns politeness and persistence: how often an engine may be asked, when it is asked again, when it is left alone for
+a while, and what is kept. What an engine says is `engine`'s, how lists become one is `merging`'s.
+"""
+
+import hashlib
+import json
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import date, timedelta
+from typing import Literal
+
+import anyio
+from anyio import to_thread
+
+from memento_kit.safe_http import HttpLimits, SafeHttp
+from memento_search.engine import Engine, EngineError, EngineLimited, EngineUnavailable, WebHit, WebQuery
+from memento_search.merging import MergedHit, is_in_domains, merge
+from memento_search.web_cache import WebCache
+
+__all__ = ["EngineReport", "WebAnswer", "WebLimits", "WebSearch", "WebSearchFailed", "since"]
+
+logger = logging.getLogger(__name__)
+
+_DAYS = {"day": 1, "week": 7, "month": 31, "year": 366}
+_FAILURES_UNTIL_REST = 3
+_FIRST_REST_SECONDS = 60.0
+_LONGEST_REST_SECONDS = 900.0
+_NOTHING_FOUND_SECONDS = 60.0
+"""How long "nothing found" is believed."""
+_RECENT_SECONDS = 600.0
+"""How long an answer about recent things is kept."""
+
+
+@dataclass(frozen=True)
+class WebLimits:
+    http: HttpLimits
+    """For one request to one engine."""
+    max_wait_seconds: float
+    """An engine that may not be asked for longer than this is left out of the answer."""
+    retry_seconds: float
+    """Pause before the one second try."""
+    cache_seconds: float
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """How one engine fared. `problem` is for people and models to read; absent when all went well."""
+
+    name: str
+    status: Literal["ok", "nothing", "failed", "limited", "left_out"]
+    hits: int = 0
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class WebAnswer:
+    hits: list[MergedHit]
+    engines: list[EngineReport]
+    is_cached: bool = False
+
+
+class WebSearchFailed(Exception):
+    """No engine answered. `engines` says why, each for itself."""
+
+    def __init__(self, engines: Sequence[EngineReport]) -> None:
+        super().__init__("; ".join(f"{engine.name} {engine.problem}" for engine in engines))
+        self.engines = list(engines)
+
+
+def since(freshness: str, today: date) -> date | None:
+    """The first day that counts as fresh, or `None` if any does."""
+    return today - timedelta(days=_DAYS[freshness]) if freshness in _DAYS else None
+
+
+@dataclass
+class _Manners:
+    """What is remembered about one engine between calls."""
+
+    free_at: float = 0.0
+    failures: int = 0
+    resting_until: float = 0.0
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+class WebSearch:
+    """One for the life of the server, any number of searches at once. `clock` counts seconds from anywhere."""
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        http: SafeHttp,
+        cache: WebCache,
+        limits: WebLimits,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engines = list(engines)
+        self._http = http
+        self._cache = cache
+        self._limits = limits
+        self._clock = clock
+        self._manners = {engine.name: _Manners() for engine in engines}
+        self._in_flight: dict[str, anyio.Lock] = {}
+
+    async def search(self, query: WebQuery) -> WebAnswer:
+        """Ask every engine that can serve the query.
+
+        Raises:
+            WebSearchFailed: none of them answered. "Nothing found" is an answer.
+        """
+        key = self._key(query)
+        lock = self._in_flight.setdefault(key, anyio.Lock())
+        try:
+            async with lock:  # the second of two equal searches waits, and finds the first one's answer kept
+                return await self._kept(key) or await self._ask(key, query)
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._in_flight.pop(key, None)
+
+    async def _ask(self, key: str, query: WebQuery) -> WebAnswer:
+        reports: dict[str, EngineReport] = {}
+        lists: dict[tuple[str, str], list[WebHit]] = {}
+
+        async def ask(engine: Engine) -> None:
+            try:
+                hits = await self._ask_one(engine, query)
+            except EngineError as exc:
+                status = "limited" if isinstance(exc, EngineLimited) else "failed"
+                reports[engine.name] = EngineReport(engine.name, status, problem=str(exc))
+                return
+            wanted = [hit for hit in hits if _is_wanted(hit, query)]
+            lists[engine.name, engine.family] = wanted
+            dropped = f"{len(hits) - len(wanted)} hits from other sites left out" if len(wanted) < len(hits) else None
+            reports[engine.name] = EngineReport(engine.name, "ok" if wanted else "nothing", len(wanted), dropped)
+
+        async with anyio.create_task_group() as tasks:
+            for engine in self._engines:
+                if query.freshness != "any" and not engine.takes_freshness:
+                    problem = "cannot tell how recent a page is"
+                    reports[engine.name] = EngineReport(engine.name, "left_out", problem=problem)
+                else:
+                    tasks.start_soon(ask, engine)
+        in_order = [reports[engine.name] for engine in self._engines]
+        if not lists:
+            raise WebSearchFailed(in_order)
+        ordered = {(e.name, e.family): lists[e.name, e.family] for e in self._engines if (e.name, e.family) in lists}
+        answer = WebAnswer(merge(query.text, ordered)[: query.limit], in_order)
+        if all(report.status in ("ok", "nothing", "left_out") for report in in_order):
+            await self._keep(key, answer, query)
+        return answer
+
+    async def _ask_one(self, engine: Engine, query: WebQuery) -> list[WebHit]:
+        """Ask in the engine's own pace, a second time if it was only unavailable."""
+        manners = self._manners[engine.name]
+        for is_last_try in (False, True):
+            await self._wait_for_turn(engine, manners)
+            try:
+                hits = await engine.search(self._http, query, self._limits.http)
+            except EngineError as exc:
+                if isinstance(exc, EngineUnavailable) and not is_last_try:
+                    # Jitter, so that several servers do not come back at the same moment.
+                    await anyio.sleep(self._limits.retry_seconds * (0.5 + random.random()))
+                    continue
+                self._note_failure(manners, exc)
+                raise
+            manners.failures = 0
+            return hits
+        raise AssertionError("the last try returns or raises")
+
+    async def _wait_for_turn(self, engine: Engine, manners: _Manners) -> None:
+        resting = manners.resting_until - self._clock()
+        if resting > 0:
+            raise EngineLimited(
+                f"failed several times or asked for a pause, and is left alone for {resting:.0f} s more"
+            )
+        async with manners.turn:
+            wait = manners.free_at - self._clock()
+            if wait > self._limits.max_wait_seconds:
+                raise EngineLimited(f"may be asked again in {wait:.0f} s only")
+            manners.free_at = max(manners.free_at, self._clock()) + engine.min_interval_seconds
+        if wait > 0:
+            await anyio.sleep(wait)
+
+    def _note_failure(self, manners: _Manners, exc: EngineError) -> None:
+        manners.failures += 1
+        rest = 0.0
+        if isinstance(exc, EngineLimited):
+            rest = exc.retry_after_seconds or _FIRST_REST_SECONDS
+        elif manners.failures >= _FAILURES_UNTIL_REST:
+            rest = _FIRST_REST_SECONDS * 2 ** (manners.failures - _FAILURES_UNTIL_REST)
+        manners.resting_until = self._clock() + min(rest, _LONGEST_REST_SECONDS)
+
+    def _key(self, query: WebQuery) -> str:
+        asked = {"query": asdict(query), "engines": [engine.name for engine in self._engines]}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+
+    async def _kept(self, key: str) -> WebAnswer | None:
+        try:
+            kept = await to_thread.run_sync(self._cache.get, key, self._clock())
+        except (sqlite3.Error, OSError) as exc:  # a search without its cache is slower, and nothing worse
+            logger.warning("the cache of web searches cannot be read: %s", exc)
+            return None
+        if kept is None:
+            return None
+        hits = [MergedHit(**hit) for hit in kept["hits"]]
+        return WebAnswer(hits, [EngineReport(**report) for report in kept["engines"]], is_cached=True)
+
+    async def _keep(self, key: str, answer: WebAnswer, query: WebQuery) -> None:
+        seconds = self._limits.cache_seconds
+        if query.freshness != "any":
+            seconds = min(seconds, _RECENT_SECONDS)
+        if not answer.hits:
+            seconds = min(seconds, _NOTHING_FOUND_SECONDS)
+        value = {"hits": [asdict(hit) for hit in answer.hits], "engines": [asdict(report) for report in answer.engines]}
+        try:
+            await to_thread.run_sync(lambda: self._cache.put(key, value, now=self._clock(), seconds=seconds))
+        except (sqlite3.Error, OSError) as exc:
+            logger.warning("the cache of web searches cannot be written: %s", exc)
+
+
+def _is_wanted(hit: WebHit, query: WebQuery) -> bool:
+    """Engines do not always honour what they were told about domains (guides/web.md §1.3: SearXNG, 10 of 10)."""
+    if query.include_domains and not is_in_domains(hit.url, query.include_domains):
+        return False
+    return not is_in_domains(hit.url, query.exclude_domains)
