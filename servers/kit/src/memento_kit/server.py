@@ -7,6 +7,7 @@ It does not start anything: `serving.serve` does.
 
 import inspect
 import logging
+import sys
 import time
 from typing import Any, TypeVar
 
@@ -52,6 +53,8 @@ class Server(MCPServer[LifespanT]):
                     await server.run(read_stream, write_stream, server.create_initialization_options())
                 finally:
                     stop()
+                    # What a tool printed and nobody flushed would come out at exit, on the wire that is stdout again.
+                    sys.stdout.flush()
 
     async def list_tools(self) -> list[MCPTool]:
         """List the tools, in the order they were added, with slim schemas and dedented descriptions."""

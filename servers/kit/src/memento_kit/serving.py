@@ -85,7 +85,6 @@ def serve(distribution: str, build: Callable[[], Server[Any]], argv: Sequence[st
         if _only((BrokenPipeError, ConnectionResetError), group) is None:
             raise
         # The client stopped reading before it closed our stdin: it has left, and nobody is there to be told.
-        _forget_stdout()
 
 
 @contextmanager
@@ -115,13 +114,6 @@ def _only(kind: type[BaseException] | tuple[type[BaseException], ...], group: Ba
         return group if isinstance(group, kind) else None
     found = [_only(kind, inner) for inner in cast(BaseExceptionGroup[BaseException], group).exceptions]
     return found[0] if all(found) else None
-
-
-def _forget_stdout() -> None:
-    """Keep the interpreter from flushing into a closed pipe at exit, which would turn exit code 0 into 120."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
 
 
 def _exit_with(distribution: str, problem: str) -> NoReturn:
