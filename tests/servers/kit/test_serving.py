@@ -111,7 +111,7 @@ def test_a_client_that_stops_reading_ends_the_server_with_exit_code_0_and_no_tra
 
 
 def test_what_a_tool_printed_and_nobody_flushed_does_not_come_out_on_the_wire_at_the_end() -> None:
-    with probe() as running:
+    with probe(PYTHONUNBUFFERED="") as running:
         running.initialize()
         assert running.request("tools/call", {"name": "add", "arguments": {"a": 1}})["result"]
         running.stdin.close()
