@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,23 +19,29 @@ def settings_of(server: str) -> type[ServerSettings]:
     return module.Settings
 
 
-def table(readme: str, heading: str) -> dict[str, list[str]]:
-    """The rows of the first table under `## heading`: what stands between backticks in the first cell, and the row."""
-    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", readme, re.MULTILINE | re.DOTALL)
-    assert section is not None, f"there is no section '## {heading}'"
+def table(readme: str, of: str) -> dict[str, list[str]]:
+    """Rows of the tables whose first column is headed `of`: what stands between backticks in the first cell → cells.
+
+    A first cell may name several, as `a`, `b`.
+    """
     rows: dict[str, list[str]] = {}
-    for line in section[1].splitlines():
+    heading = ""
+    for before, line in pairwise(["", *readme.splitlines()]):
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
-        named = re.fullmatch(r"`([^`]+)`", cells[0])
-        if line.startswith("|") and named:
-            rows[named[1]] = cells
+        if not line.startswith("|"):
+            continue
+        if not before.startswith("|"):
+            heading = cells[0].lower()
+        elif heading == of:
+            rows |= dict.fromkeys(re.findall(r"`([^`]+)`", cells[0]), cells)
+    assert rows, f"there is no table with the column '{of}'"
     return rows
 
 
 @OUR_SERVERS
 def test_each_setting_has_a_row_and_each_row_a_setting(server: str) -> None:
     settings = settings_of(server)
-    rows = table(PACKAGES[f"memento-{server}"].read("README.md"), "Settings")
+    rows = table(PACKAGES[f"memento-{server}"].read("README.md"), of="variable")
     variables = [settings.environment_variable(field) for field in settings.model_fields]
     assert sorted(variable for variable in rows if variable.startswith("MEMENTO_")) == sorted(variables)
     assert all(len(cells) == 3 and cells[2] for cells in rows.values()), "variable | default | meaning"
@@ -43,7 +50,7 @@ def test_each_setting_has_a_row_and_each_row_a_setting(server: str) -> None:
 @OUR_SERVERS
 def test_a_default_that_the_table_gives_as_a_number_is_the_default(server: str) -> None:
     settings = settings_of(server)
-    rows = table(PACKAGES[f"memento-{server}"].read("README.md"), "Settings")
+    rows = table(PACKAGES[f"memento-{server}"].read("README.md"), of="variable")
     for name, field in settings.model_fields.items():
         shown = rows[settings.environment_variable(name)][1].strip("`").replace(",", "").replace("_", "")
         if re.fullmatch(r"-?\d+(\.\d+)?", shown):
@@ -52,7 +59,7 @@ def test_a_default_that_the_table_gives_as_a_number_is_the_default(server: str) 
 
 @OUR_SERVERS
 def test_each_tool_has_a_row_and_each_row_a_tool(server: str) -> None:
-    rows = table(PACKAGES[f"memento-{server}"].read("README.md"), "Tools")
+    rows = table(PACKAGES[f"memento-{server}"].read("README.md"), of="tool")
     assert sorted(rows) == sorted(tool["name"] for tool in tools_of(server))
 
 
