@@ -415,3 +415,145 @@ async def test_the_installed_command_serves_reads_and_stops(web: LoopbackServer,
     with anyio.fail_after(60):
         async with Client(StdioServerParameters(command=str(command), env=environment)) as client:
             assert page_of(await client.call_tool("read_page", {"url": web.base}))["title"] == "Tides of Fundy"
+
+
+# --- find_in_page, list_links, download_file -------------------------------------------------------------------------
+
+
+async def test_passages_of_a_page_are_found_and_their_offsets_lead_back(web: LoopbackServer) -> None:
+    web.answers["/"] = html(ARTICLE)
+    async with crawl(web) as client:
+        found = page_of(await client.call_tool("find_in_page", {"url": web.base, "question": "range at Burntcoat"}))
+        (best, *_) = found["passages"]
+        assert "| Burntcoat Head | 16.3 m |" in best["text"]
+        arguments = {"url": web.base, "offset": best["offset"], "max_chars": 200}
+        read_on = page_of(await client.call_tool("read_page", arguments))
+    assert read_on["text"].startswith(best["text"][:100])
+    assert found["total_chars"] == read_on["total_chars"]
+    assert len(web.requests) == 1
+
+
+async def test_a_page_without_a_word_of_the_question_gives_no_passage(web: LoopbackServer) -> None:
+    web.answers["/"] = html(ARTICLE)
+    async with crawl(web) as client:
+        result = await client.call_tool("find_in_page", {"url": web.base, "question": "zeppelins"})
+    assert (page_of(result)["passages"], page_of(result)["total"]) == ([], 0)
+    assert said(result).startswith("No word of the question is on the page.")
+
+
+LINKS = """<body><nav><a href="/">Home</a></nav><main><a href="/a">First</a> <a href="/a#part">First again</a>
+<a href="https://other.test/b?x=1"><img src=i.png></a><a href="https://other.test/b?x=1">Named later</a>
+<a href="javascript:go()">Script</a><a href="mailto:a@b.test">Mail</a><a hidden href="/trap">Trap</a></main></body>"""
+
+
+async def test_links_come_once_each_in_their_order_with_words_and_without_traps(web: LoopbackServer) -> None:
+    web.answers["/p/"] = html(LINKS)
+    async with crawl(web) as client:
+        found = page_of(await client.call_tool("list_links", {"url": f"{web.base}/p/"}))
+    assert [(link["url"].replace(web.base, ""), link["text"]) for link in found["links"]] == [
+        ("/", "Home"),
+        ("/a", "First"),
+        ("/a#part", "First again"),
+        ("https://other.test/b?x=1", "Named later"),
+        ("mailto:a@b.test", "Mail"),
+    ]
+    assert found["total"] == 5
+
+
+async def test_links_are_narrowed_and_paged(web: LoopbackServer) -> None:
+    web.answers["/"] = html(
+        "".join(f'<p><a href="/{n}">Page {n}</a> <a href="http://x.test/{n}">x</a></p>' for n in range(9))
+    )
+    async with crawl(web) as client:
+        own = page_of(await client.call_tool("list_links", {"url": web.base, "same_site": True, "limit": 5}))
+        rest = page_of(await client.call_tool("list_links", {"url": web.base, "same_site": True, "offset": 5}))
+        named = page_of(await client.call_tool("list_links", {"url": web.base, "match": "PAGE 3"}))
+    assert (own["total"], len(own["links"]), own["next_offset"]) == (9, 5, 5)
+    assert (len(rest["links"]), "next_offset" in rest) == (4, False)
+    assert [link["text"] for link in named["links"]] == ["Page 3"]
+
+
+@asynccontextmanager
+async def downloads(web: LoopbackServer, folder: Path, **settings: Any) -> AsyncGenerator[Client]:
+    async with crawl(web, download_folder=folder, **settings) as client:
+        yield client
+
+
+async def test_a_file_is_stored_as_served_and_never_replaces_another(web: LoopbackServer, tmp_path: Path) -> None:
+    body = bytes(range(256)) * 1000
+    web.answers["/files/report.pdf?v=2"] = answer(body, "Content-Type: application/pdf")
+    async with downloads(web, tmp_path / "in") as client:
+        arguments = {"url": f"{web.base}/files/report.pdf?v=2"}
+        first = page_of(await client.call_tool("download_file", arguments))
+        second = page_of(await client.call_tool("download_file", arguments))
+    assert [Path(file["path"]).name for file in (first, second)] == ["report.pdf", "report-2.pdf"]
+    stored = Path(first["path"])
+    assert stored.read_bytes() == body
+    assert stored.stat().st_mode & 0o777 == 0o600
+    assert (first["size_bytes"], first["sha256"]) == (len(body), hashlib.sha256(body).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("path", "header", "wanted", "stored"),
+    [
+        ("/x", 'attachment; filename="a b.pdf"', None, "a_b.pdf"),
+        ("/x", 'attachment; filename="../../etc/passwd"', None, "passwd"),
+        ("/x", 'attachment; filename="..\\\\..\\\\win.ini"', None, "win.ini"),
+        ("/x", 'attachment; filename=".bashrc"', None, "bashrc"),
+        ("/x", 'attachment; filename="con.txt"', None, "_con.txt"),
+        ("/x", "attachment; filename*=UTF-8''%C5%BElu%C5%A5.txt", None, "žluť.txt"),
+        ("/d/%2e%2e%2fup.txt", "", None, "up.txt"),
+        ("/", "", None, "download"),
+        ("/x", 'attachment; filename="server.pdf"', "mine.pdf", "mine.pdf"),
+        ("/x", "", "../../up.pdf", "up.pdf"),
+        ("/x", "", "..", "_"),
+        ("/x", "", "n" * 116 + ".pdf", "n" * 116 + ".pdf"),
+    ],
+)
+async def test_no_name_leads_out_of_the_download_folder(
+    web: LoopbackServer, tmp_path: Path, path: str, header: str, wanted: str | None, stored: str
+) -> None:
+    reply = answer(b"x", "Content-Type: text/plain", *([f"Content-Disposition: {header}"] if header else []))
+    web.answers[path] = reply
+    folder = tmp_path / "in"
+    async with downloads(web, folder) as client:
+        file = page_of(await client.call_tool("download_file", {"url": web.base + path, "name": wanted}))
+    assert Path(file["path"]) == folder / stored
+    assert [each.name for each in tmp_path.rglob("*") if each.is_file()] == [stored]
+
+
+async def test_what_is_too_large_or_of_another_kind_is_not_stored(web: LoopbackServer, tmp_path: Path) -> None:
+    web.answers["/big"] = answer(b"x" * 5000, "Content-Type: text/plain")
+    web.answers["/endless"] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + b"x" * 5000
+    web.answers["/program"] = answer(b"MZ", "Content-Type: application/x-msdownload")
+    web.answers["/gone"] = answer(b"", status="404 Not Found")
+    folder = tmp_path / "in"
+    told: list[str] = []
+    async with downloads(web, folder, max_download_bytes=1000) as client:
+        for path in ("/big", "/endless", "/program", "/gone"):
+            result = await client.call_tool("download_file", {"url": web.base + path})
+            assert result.is_error
+            told.append(said(result))
+    assert [word in text for word, text in zip(("larger", "larger", "type", "404"), told, strict=True)] == [True] * 4
+    assert [file for file in folder.rglob("*") if file.is_file()] == []
+
+
+async def test_a_download_from_a_private_address_is_refused(web: LoopbackServer, tmp_path: Path) -> None:
+    async with downloads(web, tmp_path, allow_private=()) as client:
+        assert (await client.call_tool("download_file", {"url": f"{web.base}/x"})).is_error
+    assert web.requests == []
+
+
+async def test_a_download_folder_that_cannot_be_written_names_the_setting(web: LoopbackServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    web.answers["/x"] = answer(b"x", "Content-Type: text/plain")
+    async with downloads(web, tmp_path / "file" / "in") as client:
+        result = await client.call_tool("download_file", {"url": f"{web.base}/x"})
+    assert "MEMENTO_CRAWL_DOWNLOAD_FOLDER" in said(result)
+
+
+async def test_only_the_download_changes_anything() -> None:
+    async with Client(build_server(Settings())) as client:
+        tools = (await client.list_tools()).tools
+    hints = {tool.name: tool.annotations.read_only_hint for tool in tools if tool.annotations}
+    assert hints == {"read_page": True, "find_in_page": True, "list_links": True, "download_file": False}

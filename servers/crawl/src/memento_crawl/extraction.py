@@ -28,6 +28,8 @@ _LISTING = 0.5
 """A page with a larger share of its words in links is a list of links."""
 _SHORT_CHARS = 250
 """Main text shorter than this on a page that runs scripts: the content is probably made by them."""
+_MAX_LINKS = 3000
+_LINK_TEXT_CHARS = 200
 _MAX_DEPTH = 20_000
 _AROUND_THE_CONTENT = ("nav", "header", "footer", "aside", "button", "select", "menu", "dialog")
 _FORUM = re.compile(
@@ -45,7 +47,8 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
     """Return `text` and what is known about the page.
 
     Keys: `text`, `title`, `author`, `published` (YYYY-MM-DD), `site`, `language`, `hidden_chars`, `method`
-    (`main`, `full` or `fallback`), `needs_script`, `forwards_to`. What is not known is `None`.
+    (`main`, `full` or `fallback`), `needs_script`, `forwards_to`, `links` (address and text). What is not known is
+    `None`.
     """
     from memento_crawl.hidden_text import remove_hidden
 
@@ -57,6 +60,7 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
     forwards_to = _meta_refresh(tree, url)
     hidden_chars = remove_hidden(tree)
     _make_links_absolute(tree, urljoin(url, base))
+    links = _links(tree)
     text, method = _text(tree, urljoin(url, base), content, format, is_forum=_is_forum(html, url))
     is_shell = has_scripts and bool(_SCRIPT_MADE.search(html))
     return {
@@ -66,6 +70,7 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
         "method": method,
         "needs_script": is_shell and format != "html" and len(text) < _SHORT_CHARS,
         "forwards_to": forwards_to,
+        "links": links,
     }
 
 
@@ -164,6 +169,16 @@ def _make_links_absolute(tree: Element, base_url: str) -> None:
             link.drop_tag()
         else:
             link.drop_tree()
+
+
+def _links(tree: Element) -> list[tuple[str, str]]:
+    """Each address once, with the first words it stands under."""
+    found: dict[str, str] = {}
+    for link in tree.iter("a"):
+        address = link.get("href")
+        if address and len(found) < _MAX_LINKS:
+            found[address] = found.get(address) or " ".join(link.text_content().split())[:_LINK_TEXT_CHARS]
+    return list(found.items())
 
 
 def _meta_refresh(tree: Element, url: str) -> str | None:

@@ -24,7 +24,7 @@ from memento_kit import strip_invisible
 from memento_kit.safe_http import HttpAnswer, HttpLimits, SafeHttp, SafeHttpError
 from memento_kit.worker_process import WorkerCrashed, WorkerFailed, WorkerPool, WorkerTimedOut
 
-__all__ = ["Page", "PageProblem", "Pages", "PagesLimits"]
+__all__ = ["Link", "Page", "PageProblem", "Pages", "PagesLimits", "check_status"]
 
 READ_DOCUMENT = "memento_crawl.documents:read_document"
 
@@ -87,6 +87,12 @@ class PagesLimits:
 
 
 @dataclass(frozen=True)
+class Link:
+    url: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Page:
     """A page as text. What is not known about it is `None`."""
 
@@ -107,6 +113,13 @@ class Page:
     hidden_chars: int = 0
     forwards_to: str | None = None
     warnings: tuple[str, ...] = ()
+    links: tuple[Link, ...] = ()
+    """All links of the page that a reader sees and could follow, each address once, in their order on the page."""
+
+    @property
+    def kept_chars(self) -> int:
+        """What keeping the page costs."""
+        return len(self.text) + sum(len(link.url) + len(link.text) for link in self.links)
 
 
 class Pages:
@@ -153,7 +166,9 @@ class Pages:
     def _keep(self, key: tuple[str, Content, Format], page: Page) -> None:
         self._kept[key] = (self._clock(), page)
         self._kept.move_to_end(key)
-        while len(self._kept) > 1 and sum(len(page.text) for _, page in self._kept.values()) > self._limits.cache_chars:
+        while (
+            len(self._kept) > 1 and sum(page.kept_chars for _, page in self._kept.values()) > self._limits.cache_chars
+        ):
             self._kept.popitem(last=False)
 
     async def _fetch(self, url: str, content: Content, format: Format) -> Page:
@@ -165,7 +180,7 @@ class Pages:
             answer = await self._http.fetch(url, headers=headers)
         except SafeHttpError as exc:
             raise PageProblem(str(exc)) from exc
-        _check_status(answer)
+        check_status(answer.url, answer.status, answer.headers.get("retry-after", ""))
         kind = _kind(answer)
         fetched = Page(
             url=answer.url,
@@ -220,14 +235,16 @@ class Pages:
             language=found["language"] or answer.headers.get("content-language", "").partition(",")[0].strip() or None,
             hidden_chars=hidden_chars,
             forwards_to=found["forwards_to"],
+            links=tuple(Link(url, strip_invisible(text)) for url, text in found["links"]),
             warnings=tuple(warnings),
         )
 
     async def _document_page(self, page: Page, answer: HttpAnswer, suffix: str) -> Page:
         if importlib.util.find_spec("memento_documents") is None:
             raise PageProblem(
-                f"{answer.url} is a {suffix[1:].upper()} file, which this server cannot read alone. Give a copy to "
-                "read_document of the documents server, or ask the operator to install memento-crawl[documents]."
+                f"{answer.url} is a {suffix[1:].upper()} file, which this server cannot read alone. Use "
+                "download_file, then read_document of the documents server; or ask the operator to install "
+                "memento-crawl[documents]."
             )
         with tempfile.TemporaryDirectory(prefix="memento-crawl-") as folder:
             path = Path(folder) / f"document{suffix}"
@@ -253,23 +270,21 @@ class Pages:
             raise
 
 
-def _check_status(answer: HttpAnswer) -> None:
-    """Raise what the model can do about an answer that is not the page.
+def check_status(url: str, status: int, retry_after: str) -> None:
+    """Say what the model can do about an answer that is not the page.
 
     Raises:
         PageProblem: the status is an error.
     """
-    status = answer.status
     if 200 <= status < 300:
         return
     if status >= 500:
         advice = "It is out of order: try again later, or another source."
     else:
         advice = _STATUS_ADVICE.get(status, "Try another source.")
-    wait = answer.headers.get("retry-after", "")
-    if wait.isdigit():
-        advice += f" It says to wait {wait} seconds."
-    raise PageProblem(f"{answer.url} answered HTTP {status}. {advice}")
+    if retry_after.isdigit():
+        advice += f" It says to wait {retry_after} seconds."
+    raise PageProblem(f"{url} answered HTTP {status}. {advice}")
 
 
 def _kind(answer: HttpAnswer) -> str:

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from memento_kit.question import extra_terms, match_query, terms
 from memento_search.folder_scan import FoundFile, Scan
 from memento_search.passages import Passage
-from memento_search.question import extra_terms, match_query, terms
 
 __all__ = ["FileIndex", "Hit", "Hits", "ReadFile"]
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from memento_kit.question import plain_words
 from memento_search.engine import WebHit
-from memento_search.question import plain_words
 
 __all__ = ["MergedHit", "canonical_url", "is_in_domains", "merge"]
 

@@ -1,4 +1,4 @@
-"""memento_search.question: a plain question as an FTS5 query, tried on a real FTS5 table."""
+"""memento_kit.question: a plain question as an FTS5 query, tried on a real FTS5 table."""
 
 import sqlite3
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memento_search.question import extra_terms, match_query
+from memento_kit.question import extra_terms, match_query
 
 
 def found(question: str, *texts: str) -> list[str]:
