@@ -177,7 +177,7 @@ def _lift(effects: NDArray[np.float64]) -> float:
 
 
 def _recovery(right: NDArray[np.float64], change: int, mean_over: int = 500) -> int | None:
-    before = right[change - WINDOW : change].mean()
+    before = right[max(change - WINDOW, 0) : change].mean()
     for start in range(change, len(right) - mean_over + 1, 50):
         if right[start : start + mean_over].mean() >= 0.95 * before:
             return start + mean_over - change

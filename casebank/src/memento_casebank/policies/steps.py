@@ -23,7 +23,7 @@ from memento_casebank.policies.slots import SlotTable
 
 __all__ = ["StepAdvantage", "StepLedger", "StepLike", "StepValue", "action_signature", "step_evidence", "step_returns"]
 
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_WORD = re.compile(r"[^\W\d_]{4,}")
 _KEY_WORDS = 4
 
 
