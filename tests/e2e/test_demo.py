@@ -61,7 +61,7 @@ class Learned:
         plans: list[tuple[str, dict[str, Any]]] = []
         for attempt in last:
             (plan,) = [
-                event.plan.as_case()
+                {"plan": [subtask.model_dump() for subtask in event.plan.subtasks]}
                 for event in self.session.journal.events(attempt.run_id)
                 if event.type == "plan_made"
             ][-1:]

@@ -16,7 +16,6 @@ from pydantic import BaseModel, ValidationError
 
 from memento.events import (
     Answered,
-    CasesRead,
     CaseWritten,
     Event,
     OutcomeRecorded,
@@ -157,7 +156,7 @@ class Journal:
     def runs(self, *, limit: int = 50) -> list[RunSummary]:
         """The newest runs first."""
         if not self._index.exists():
-            return []
+            self.rebuild_index()
         with closing(self._connect()) as db:
             rows = db.execute("SELECT * FROM run ORDER BY run_id DESC LIMIT ?", (limit,)).fetchall()
         return [RunSummary.model_validate(dict(row)) for row in rows]
@@ -166,7 +165,8 @@ class Journal:
         """Make the index again from the event files; returns the number of runs."""
         with closing(self._connect()) as db, db:
             db.execute("DELETE FROM run")
-        ids = sorted(path.name for path in self.folder.iterdir() if (path / "events.jsonl").exists())
+        kept = self.folder.glob("*/events.jsonl")
+        ids = sorted(path.parent.name for path in kept)
         for run_id in ids:
             for record in self.records(run_id):
                 self.index(record)
@@ -200,11 +200,6 @@ class Journal:
             assignments = ", ".join(f"{column} = ?" for column in changes)  # column names are ours, from above
             with closing(self._connect()) as db, db:
                 db.execute(f"UPDATE run SET {assignments} WHERE run_id = ?", (*changes.values(), record.run_id))
-
-    def shown_cases(self, run_id: str) -> list[str]:
-        """Ids of all cases that the run's planner was shown, in order, without repeats."""
-        ids = [case.case_id for e in self.events(run_id) if isinstance(e, CasesRead) for case in e.cases]
-        return list(dict.fromkeys(ids))
 
     def _connect(self) -> sqlite3.Connection:
         self._index.parent.mkdir(parents=True, exist_ok=True)

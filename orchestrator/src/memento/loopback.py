@@ -6,14 +6,11 @@ Owns starting and stopping uvicorn inside our own task group. Used by the offlin
 import socket
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
 
 import anyio
+from starlette.types import ASGIApp
 
 from memento.background import background_tasks
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
 
 __all__ = ["serve_on_loopback"]
 
@@ -21,7 +18,7 @@ _STOP_SECONDS = 3.0
 
 
 @asynccontextmanager
-async def serve_on_loopback(app: "ASGIApp") -> AsyncGenerator[str]:
+async def serve_on_loopback(app: ASGIApp) -> AsyncGenerator[str]:
     """Serve `app`; yields its origin, such as `http://127.0.0.1:40123`. Requests in flight at the end are dropped."""
     import uvicorn
 

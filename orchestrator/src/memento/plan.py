@@ -62,10 +62,6 @@ class Plan(BaseModel):
     cases_used: list[str] = []
     """Ids of the shown cases that the planner says it followed or avoided."""
 
-    def as_case(self) -> dict[str, Any]:
-        """The plan as the case bank keeps it and as a planner sees it again."""
-        return {"plan": [subtask.model_dump() for subtask in self.subtasks]}
-
 
 class FinalAnswer(BaseModel):
     model_config = ConfigDict(frozen=True)

@@ -35,6 +35,7 @@ from memento.events import (
     Usage,
     Warned,
 )
+from memento.prices import price_source
 
 __all__ = ["RunView", "cost_text", "event_line", "print_result"]
 
@@ -211,6 +212,8 @@ def print_result(console: Console, result: RunResult) -> None:
 def cost_text(usage: Usage) -> str:
     """Money and tokens in words; what is not known says so."""
     money = "cost unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}"
+    if usage.cost_usd:
+        money += f" by {price_source()}"
     if usage.input_tokens is None or usage.output_tokens is None:
         return f"{money} (tokens unknown)"
     return f"{money} ({usage.input_tokens:,} + {usage.output_tokens:,} tokens)"
