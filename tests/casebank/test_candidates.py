@@ -112,3 +112,19 @@ def test_bm25_is_told_relative_to_the_best_candidate() -> None:
     assert by_row[0] == 1.0
     assert 0 < by_row[1] < 1
     assert by_row[2] == 0
+
+
+@given(
+    st.lists(st.text(alphabet="ab ", min_size=1, max_size=12), min_size=1, max_size=20), st.sampled_from([0.5, 0.97])
+)
+def test_near_duplicates_are_found_exactly_though_most_rows_are_ruled_out_early(
+    questions: list[str], cosine: float
+) -> None:
+    shelf = shelf_of(*questions, answers=["same" if n % 3 else "other" for n in range(len(questions))])
+    vector = EMBEDDER.embed([questions[0]])[0]
+    plan = int(shelf.table["plan"][len(questions) - 1])
+
+    rows = shelf.near(vector, plan, cosine)
+
+    wanted = (shelf.table["plan"] == plan) & (shelf.vectors @ vector >= np.float32(cosine))
+    assert rows.tolist() == np.flatnonzero(wanted).tolist()

@@ -138,6 +138,23 @@ async def test_something_else_in_the_folder_is_refused_with_its_name(tmp_path: P
             pass
 
 
+async def test_syncing_every_write_is_a_setting_and_decisions_never_wait(tmp_path: Path) -> None:
+    embedder = HashingEmbedder()
+    vector = embedder.embed(["q"])[0]
+    levels: list[tuple[int, int]] = []
+    for every_write in (False, True):
+        settings = EngineSettings(sync_every_write=every_write)
+        engine = Engine(tmp_path / str(every_write), embedder_id=embedder.id, dim=embedder.dim, settings=settings)
+        write = engine.run(lambda e=engine: e.log.sync_level())
+        read = engine.run(
+            lambda e=engine: (e.retrieve("q", vector, k=1, namespace="n"), e.log.sync_level())[1], synced=False
+        )
+        levels.append((write, read))
+        engine.close()
+
+    assert levels == [(1, 1), (2, 1)]  # SQLite: 1 NORMAL, 2 FULL
+
+
 async def test_many_clients_at_once_all_find_what_they_wrote(tmp_path: Path) -> None:
     async with CaseBank.open(tmp_path) as bank:
         kept: list[str] = []

@@ -136,7 +136,7 @@ async def test_a_decision_can_be_drawn_again_from_its_logged_seed(tmp_path: Path
             shown.append(questions)
 
     assert shown[0] == shown[1]
-    assert len(shown[0]) > 20
+    assert len(shown[0]) > 5  # and not all void
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,10 @@ class CommitQueue:
         self._busy = threading.Lock()
         self._closed: str | None = None
 
-    def run(self, call: Callable[[], T], *, synced: bool = True) -> T:
+    def run(self, call: Callable[[], T], *, synced: bool) -> T:
         """Run `call` with the bank to itself; what it wrote is kept when this returns. Thread-safe, blocking.
 
-        Kept means: a killed process does not lose it. With `synced`, neither does a power cut.
+        Kept means: a killed process does not lose it. With `synced` it has also reached the disk.
         A call that raises `BankError` takes back only its own writes.
 
         Raises:

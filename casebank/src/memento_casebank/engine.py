@@ -5,6 +5,7 @@ not texts to embed: `bank.CaseBank` embeds, and decides which thread waits. Work
 together is committed together (one disk sync for all of them).
 """
 
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from memento_casebank.exchange import Line
 from memento_casebank.hygiene import instruction_like
 from memento_casebank.learning import Learner
 from memento_casebank.lock import BankLock
-from memento_casebank.log import DecisionRow, Log
+from memento_casebank.log import DecisionRow, Log, WalSync
 from memento_casebank.policies import DEFAULT_POLICY, make_policy
 from memento_casebank.policies.base import (
     CANDIDATE_DTYPE,
@@ -84,6 +85,8 @@ class EngineSettings:
     """Let strategies compete with cases. Off: they harm as often as they help (guides/casebank.md §0.7)."""
     seed: int | None = None
     """Makes the draws of exploration repeatable; None: a fresh seed per decision (logged with it)."""
+    sync_every_write: bool = False
+    """Wait for the disk at every case, outcome and edit. Off: a power cut can lose the last half second."""
     lock_timeout_seconds: float = 3.0
     chroma_url: str | None = None
 
@@ -162,7 +165,8 @@ class Engine:
             self.index = ChromaIndex(
                 folder / "chroma", bank_id=self.bank_id, embedder_id=embedder_id, url=settings.chroma_url
             )
-            self._commits = CommitQueue(self.log, self._index_changes)
+            self._commits = CommitQueue(self.log, self._after_commit)
+            self._sync = WalSync(self.log.path)
             self._load()
         except BaseException:
             if self._own_lock is not None:
@@ -177,13 +181,17 @@ class Engine:
         self._save_snapshots()
         self.index.close()
         self._note_indexed()
+        self._sync.close()
         self.log.close()
         if self._own_lock is not None:
             self._own_lock.release()
 
     def run(self, call: Callable[[], T], *, synced: bool = True) -> T:
-        """Run `call` with the bank to itself; what it wrote is kept when this returns. See `CommitQueue.run`."""
-        return self._commits.run(call, synced=synced)
+        """Run `call` with the bank to itself; what it wrote is kept when this returns. See `CommitQueue.run`.
+
+        Decisions pass `synced=False`: with `sync_every_write` they still wait for no disk.
+        """
+        return self._commits.run(call, synced=synced and self.settings.sync_every_write)
 
     # Opening
 
@@ -216,6 +224,7 @@ class Engine:
         self._steps_of: dict[str, tuple[Step, ...]] = {}
         self._namespace_of: dict[str, str] = {}
         self._changed: dict[str, None] = {}
+        self._synced_up_to = self.log.last_seq
         vectors = {seq: np.frombuffer(raw, np.float32) for seq, raw in self.log.case_vectors(self.embedder_id)}
         for seq, case in self.log.cases():
             self._shelve(seq, case, vectors[seq])
@@ -304,8 +313,11 @@ class Engine:
 
     # The index
 
-    def _index_changes(self) -> None:
+    def _after_commit(self) -> None:
         """Queue what a commit changed; not before it, or a crash could leave rows in the index that no log has."""
+        if self.log.last_seq != self._synced_up_to:
+            self._synced_up_to = self.log.last_seq
+            self._sync.request()
         if self._changed:
             self.index.put([self._index_row(case_id) for case_id in self._changed])
             self._changed.clear()
@@ -494,10 +506,10 @@ class Engine:
         return same_words | (shelf.vectors @ vector >= np.float32(self.settings.candidates.same_task_cosine))
 
     def _draw_seed(self) -> int:
+        """63 bits; with a seed in the settings a function of it and of the place in the log."""
         if self.settings.seed is None:
-            return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
-        sequence = np.random.SeedSequence([self.settings.seed, self.log.last_seq])
-        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+            return secrets.randbits(63)
+        return stable_key(f"{self.settings.seed} {self.log.last_seq}")
 
     def _count_shown(self, shelf: Shelf, seqs: NDArray[np.int64]) -> None:
         for seq in seqs.tolist():
@@ -587,8 +599,7 @@ class Engine:
     def _near_duplicate(self, shelf: Shelf, case: Case, vector: Vector) -> str:
         """Id of the group of a case that asks almost the same and did it the same way; "" if there is none."""
         signature = stable_key(plan_signature(case.plan, case.steps, case.answer))
-        alike = np.flatnonzero(shelf.table["plan"] == signature)
-        close = alike[shelf.vectors[alike] @ vector >= np.float32(self.settings.near_duplicate_cosine)]
+        close = shelf.near(vector, signature, self.settings.near_duplicate_cosine)
         if not len(close):
             return ""
         first = self.case(shelf.ids[int(close[0])])

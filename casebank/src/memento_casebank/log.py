@@ -4,21 +4,26 @@ Owns the schema, the order of things (`seq`, one sequence over all kinds of reco
 nothing of learning or searching. The tables of records refuse UPDATE and DELETE by trigger; `vectors` and
 `snapshots` are derived (a vector may have cost money, so it is kept, but `reembed` may replace it).
 
-Cases, outcomes and edits are synced to disk before they are acknowledged (WAL, synchronous=FULL); decisions reach the
-operating system, so a killed process keeps them and only a power cut can lose the last ones. A process that is killed
-in the middle leaves a torn WAL tail, which SQLite drops at the next open: the unacknowledged transaction is gone, the
-rest is whole.
+A commit is acknowledged when the operating system has it, so a killed process loses nothing; `WalSync` brings it to the
+disk within half a second, which is what a power cut can lose (synced commits wait for the disk instead). A process that
+is killed in the middle of a write leaves a torn WAL tail, which SQLite drops at the next open: the unacknowledged
+transaction is gone, the rest is whole.
 """
 
 import contextlib
+import logging
+import os
 import sqlite3
+import threading
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from memento_casebank.records import BankError, Case, DecisionRecord, Edit, OutcomeRecord
 
-__all__ = ["CaseRow", "DecisionRow", "Log"]
+__all__ = ["CaseRow", "DecisionRow", "Log", "WalSync"]
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 
@@ -281,6 +286,10 @@ class Log:
     def _ids(self, sql: str, value: str) -> list[str]:
         return [row[0] for row in self._db.execute(sql, (value,))]
 
+    def sync_level(self) -> int:
+        """SQLite's synchronous level now: 1 (NORMAL) or 2 (FULL)."""
+        return self._db.execute("PRAGMA synchronous").fetchone()[0]
+
     # Meta and snapshots
 
     def meta(self, key: str) -> str | None:
@@ -299,6 +308,53 @@ class Log:
 
     def drop_snapshots(self) -> None:
         self._db.execute("DELETE FROM snapshots")
+
+
+class WalSync:
+    """Brings acknowledged commits to the disk soon, in a thread of its own, so that no caller waits for the disk."""
+
+    WITHIN_SECONDS = 0.5
+
+    def __init__(self, log: Path) -> None:
+        self._wal = log.with_name(log.name + "-wal")
+        self._wanted = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def request(self) -> None:
+        """Have everything written so far on disk within half a second."""
+        self._wanted.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="casebank-sync", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; closing the log afterwards syncs what is left."""
+        self._stop.set()
+        self._wanted.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            self._wanted.wait()
+            if self._stop.wait(self.WITHIN_SECONDS):
+                return
+            self._wanted.clear()
+            try:
+                self._sync()
+            except OSError:
+                logger.exception("%s could not be synced; a power cut could lose the last writes", self._wal)
+
+    def _sync(self) -> None:
+        try:
+            file = os.open(self._wal, os.O_RDWR)
+        except FileNotFoundError:
+            return  # just moved into the database, which syncs it
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def _dump(record: Case | DecisionRecord | OutcomeRecord | Edit) -> str:

@@ -28,6 +28,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
         policy_settings=dict(settings.policy_settings),
         strategies=settings.strategies,
         seed=settings.seed,
+        sync_every_write=settings.sync_every_write,
         lock_timeout_seconds=settings.lock_timeout_seconds,
         chroma_url=settings.chroma_url or None,
     )

@@ -49,6 +49,9 @@ class Settings(ServerSettings):
     chroma_url: str = ""
     """URL of a `chroma run` server that holds the index; empty: an embedded index in the bank's folder."""
 
+    sync_every_write: bool = False
+    """Wait for the disk at every case, outcome and edit; off: a power cut can lose the last half second."""
+
     lock_timeout_seconds: float = Field(default=3.0, ge=0)
     """How long to wait for another process to leave the bank before refusing."""
 

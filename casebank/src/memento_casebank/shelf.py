@@ -5,7 +5,6 @@ need. It holds no text: that is read from the log for the few cases that are sho
 of the log and never move, so a row number is valid as long as the shelf is.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,9 @@ __all__ = ["STATUS_CODES", "Shelf"]
 
 STATUS_CODES: dict[CaseStatus, int] = {"active": 0, "disabled": 1, "quarantined": 2, "archived": 3}
 _STATUS_NAMES: list[CaseStatus] = list(STATUS_CODES)
+
+_HEAD = 32
+"""Dimensions that `near` looks at first."""
 
 _COLUMNS = np.dtype(
     [
@@ -49,6 +51,8 @@ class Shelf:
         self.words = InvertedIndex()
         self._table = np.zeros(64, _COLUMNS)
         self._vectors = np.zeros((64, dim), np.float32)
+        self._heads = np.zeros((64, min(_HEAD, dim)), np.float32)
+        self._rests = np.zeros(64, np.float32)
         # What every retrieval asks of every row, apart from the wide table: one byte per case to scan.
         self._episodes_shown = np.zeros(64, np.bool_)
         self._strategies_shown = np.zeros(64, np.bool_)
@@ -56,6 +60,19 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def near(self, vector: NDArray[np.float32], plan: int, cosine: float) -> NDArray[np.intp]:
+        """Rows of the same plan whose cosine to `vector` is at least `cosine`, oldest first.
+
+        Exact, yet most rows are ruled out by their first few dimensions: what the rest can add is at most the
+        product of the two rests' lengths (Cauchy-Schwarz). Thousands of cases may share one order of tools.
+        """
+        n, head = len(self), self._heads.shape[1]
+        rest = float(np.linalg.norm(vector[head:]))
+        bound = self._heads[:n] @ vector[:head] + self._rests[:n] * np.float32(rest)
+        rows = np.flatnonzero(bound >= np.float32(cosine - 1e-5))
+        rows = rows[self._table["plan"][rows] == plan]
+        return rows[self._vectors[rows] @ vector >= np.float32(cosine)]
 
     @property
     def table(self) -> NDArray[np.void]:
@@ -82,18 +99,13 @@ class Shelf:
         facts["shown"] = 0
         self._describe(row, case, "quarantined" if case.quarantine else "active")
         self._vectors[row] = vector
+        self._heads[row] = vector[: self._heads.shape[1]]
+        self._rests[row] = np.linalg.norm(vector[self._heads.shape[1] :])
         self.ids.append(case.id)
         self.row_of[case.id] = row
         self.row_of_seq[seq] = row
         self.words.add(case.question)
         return row
-
-    def reload_vectors(self, dim: int, vectors: Sequence[NDArray[np.float32]]) -> None:
-        """Replace every vector, in row order, after the embedder changed."""
-        self.dim = dim
-        self._vectors = np.zeros((len(self._table), dim), np.float32)
-        if vectors:
-            self._vectors[: len(vectors)] = np.stack(list(vectors))
 
     def set_outcome(self, row: int, outcome: InForce) -> None:
         facts: Any = self._table[row]
@@ -126,6 +138,8 @@ class Shelf:
     def _grow(self, capacity: int) -> None:
         self._table = _longer(self._table, capacity)
         self._vectors = _longer(self._vectors, capacity)
+        self._heads = _longer(self._heads, capacity)
+        self._rests = _longer(self._rests, capacity)
         self._episodes_shown = _longer(self._episodes_shown, capacity)
         self._strategies_shown = _longer(self._strategies_shown, capacity)
 
