@@ -14,7 +14,7 @@ import anyio
 import pytest
 from mcp import Client
 
-from memento_code.sandbox import Level
+from memento_code.sandbox import Level, inside_sources
 from memento_code.server import Settings, build_server
 from support.escapes import ESCAPES, SAFE_UNCONFINED, SLOW, prelude
 
@@ -215,7 +215,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 async def test_a_level_whose_probe_finds_a_hole_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A filter that lets sockets through, as on a kernel where it does not work: the probe sees it, not the name."""
-    monkeypatch.setattr("memento_code.sandbox._sources", _with_a_hole)
+    monkeypatch.setattr("memento_code.sandbox.inside_sources", _with_a_hole)
     with pytest.raises(BaseExceptionGroup) as caught:
         async with Client(build_server(Settings())) as client:
             await client.call_tool("run_python", {"code": "1"})
@@ -223,13 +223,9 @@ async def test_a_level_whose_probe_finds_a_hole_is_not_used(monkeypatch: pytest.
 
 
 def _with_a_hole() -> dict[str, str]:
-    import importlib.resources
-
-    files = importlib.resources.files("memento_code")
-    sources = {name: (files / f"{name}.py").read_text(encoding="utf-8") for name in ("confine", "worker")}
+    sources = inside_sources()
     assert '"socket": (41, 198)' in sources["confine"]
-    sources["confine"] = sources["confine"].replace('"socket": (41, 198)', '"socket": (335, 335)')
-    return sources
+    return {**sources, "confine": sources["confine"].replace('"socket": (41, 198)', '"socket": (335, 335)')}
 
 
 def test_the_command_says_in_one_line_why_it_will_not_start() -> None:

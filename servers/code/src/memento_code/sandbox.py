@@ -18,6 +18,7 @@ import os
 import random
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Generator
@@ -26,10 +27,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from anyio.to_thread import run_sync
+
 from memento_code.confine import landlock_abi
 from memento_code.session import Session, SessionLost
 
-__all__ = ["Level", "Limits", "NoSandbox", "Sandbox", "find_sandbox"]
+__all__ = ["Level", "Limits", "NoSandbox", "Sandbox", "find_sandbox", "inside_sources"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,17 +57,18 @@ def load(name):
     module = type(sys)(name)
     exec(compile(boot['sources'][name], name + '.py', 'exec'), module.__dict__)
     return module
-confine, worker = load('confine'), load('worker')
+confine, worker, rendering, folder = map(load, ('confine', 'worker', 'rendering', 'folder'))
 config = boot['config']
 if config['life'] is not None:
     confine.supervise(config['life'])
 confine.confine(config)
 sys.path.extend(config['packages'])
 os.chdir(config['folder'])
-worker.serve(requests, int(sys.argv[2]), config)
+worker.serve(requests, int(sys.argv[2]), config, rendering, folder)
 """
-"""What the interpreter is started with: it fetches `confine` and `worker` through the request pipe, so that nothing of
-this package has to be readable inside the sandbox."""
+"""What the interpreter is started with: it fetches the rest through the request pipe, so that nothing of this package
+has to be readable inside the sandbox."""
+_INSIDE = ("confine", "worker", "rendering", "folder")
 
 
 class NoSandbox(Exception):
@@ -185,7 +189,7 @@ class Sandbox:
         command, config = self.command(user_id, folder)
         session = Session(
             command,
-            sources=_sources(),
+            sources=inside_sources(),
             config={**config, "max_value_chars": max_value_chars},
             supervised=self.level != "namespace",
             folder=folder,
@@ -197,12 +201,17 @@ class Sandbox:
         return session
 
 
-async def find_sandbox(limits: Limits, *, wanted: Level | None, allow_none: bool) -> Sandbox:
+async def find_sandbox(
+    limits: Limits, *, wanted: Level | None, allow_none: bool, python: Path | None = None
+) -> Sandbox:
     """Return the strongest level that passes the probe; `wanted` asks for one and no other.
+
+    `python` is the interpreter of the environment whose packages sessions may import; default, the server's own.
 
     Raises:
         NoSandbox: none of the permitted levels holds here.
     """
+    interpreters = await run_sync(_interpreters, python)
     rejected: dict[str, str] = {}
     for level in _LEVELS if wanted is None else (wanted,):
         if level == "none" and not allow_none:
@@ -212,14 +221,14 @@ async def find_sandbox(limits: Limits, *, wanted: Level | None, allow_none: bool
             rejected[level] = missing
             continue
         reasons: list[str] = []
-        for python, packages in _interpreters():
-            candidate = Sandbox(level, limits, python, packages, _mechanisms(level), rejected=dict(rejected))
+        for interpreter, packages in interpreters:
+            candidate = Sandbox(level, limits, interpreter, packages, _mechanisms(level), rejected=dict(rejected))
             if level == "none":  # never probed: what the probe tries would work
                 return candidate
             reason = await _weakness(candidate)
             if reason is None:
                 return replace(candidate, verified=tuple(sorted(_PROBE_NAMES)))
-            reasons.append(f"{reason} ({python})")
+            reasons.append(f"{reason} ({interpreter})")
         rejected[level] = "; ".join(reasons)
         logger.warning("isolation level %s does not hold here: %s", level, rejected[level])
     tried = "; ".join(f"{level}: {reason}" for level, reason in rejected.items())
@@ -250,27 +259,41 @@ def _mechanisms(level: Level) -> tuple[str, ...]:
 
 
 @functools.cache
-def _sources() -> dict[str, str]:
+def inside_sources() -> dict[str, str]:
+    """The modules that are sent into every sandbox, by name."""
     files = importlib.resources.files("memento_code")
-    return {name: (files / f"{name}.py").read_text(encoding="utf-8") for name in ("confine", "worker")}
+    return {name: (files / f"{name}.py").read_text(encoding="utf-8") for name in _INSIDE}
 
 
-def _interpreters() -> list[tuple[str, tuple[str, ...]]]:
-    """Pythons that sessions may run on, the server's own first, each with the packages it can import.
+def _interpreters(wanted: Path | None) -> list[tuple[str, tuple[str, ...]]]:
+    """Pythons that sessions may run on, best first, each with the folders of packages it can import.
 
-    The server's own, without the virtual environment around it, may lie in a private home that a session's user
-    cannot enter; the system's lies where all can.
+    First `wanted` or the server's own, without the virtual environment around it. It may lie in a private home that a
+    session's user cannot enter; the system's Python of the same version then takes its place, with the same packages.
+
+    Raises:
+        NoSandbox: `wanted` does not run.
     """
-    packages = tuple(
-        path for path in sys.path if path.endswith(("site-packages", "dist-packages")) and os.path.isdir(path)
+    real, version, path = (
+        (os.path.realpath(sys.executable), list(sys.version_info[:2]), sys.path) if wanted is None else _asked(wanted)
     )
-    own = os.path.realpath(sys.executable)
-    found = [(own, packages)]
+    packages = tuple(each for each in path if each.endswith(("site-packages", "dist-packages")) and os.path.isdir(each))
     system = os.path.realpath("/usr/bin/python3")
-    if os.path.exists(system) and system != own:
-        same_version = system.endswith(f"{sys.version_info.major}.{sys.version_info.minor}")
-        found.append((system, packages if same_version else ()))
-    return found
+    is_same_version = system.endswith(".".join(map(str, version)))
+    return [(real, packages), *([(system, packages)] if system != real and is_same_version else [])]
+
+
+def _asked(python: Path) -> tuple[str, list[int], list[str]]:
+    """Where an interpreter really lies, its version, and where it imports from."""
+    code = "import json, os, sys; print(json.dumps([os.path.realpath(sys.executable), sys.version_info[:2], sys.path]))"
+    try:
+        said = subprocess.run(
+            [str(python.expanduser()), "-I", "-c", code], capture_output=True, check=True, timeout=_PROBE_SECONDS
+        ).stdout
+        real, version, path = json.loads(said)
+    except (OSError, ValueError, subprocess.SubprocessError) as exc:
+        raise NoSandbox(f"MEMENTO_CODE_PYTHON {str(python)!r} is not a Python that runs ({exc})") from exc
+    return str(real), list(version), [str(each) for each in path]
 
 
 def _processes_of(user_id: int) -> int:

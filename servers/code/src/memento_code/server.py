@@ -3,22 +3,25 @@
 The tool layer: what a model may ask for and what it is told. Isolation is `sandbox`'s, a session's life `sessions`'s.
 """
 
+import base64
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import anyio
 import anyio.to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.types import CallToolResult, ToolAnnotations
+from mcp.types import CallToolResult, ImageContent, ToolAnnotations
 from pydantic import BaseModel, Field
 from pydantic_settings import SettingsConfigDict
 
 from memento_code.arithmetic import CannotCalculate, calculate
+from memento_code.file_tools import add_file_tools
 from memento_code.sandbox import Level, Limits
-from memento_code.session import RaisedError, SessionLost
-from memento_code.sessions import Ran, Sessions
+from memento_code.session import DataTable, RaisedError, SessionLost
+from memento_code.sessions import Ran, SessionName, Sessions
 from memento_kit import Server, ServerSettings, serve, untrusted_result
 
 __all__ = ["Settings", "build_server", "main"]
@@ -44,6 +47,9 @@ class Settings(ServerSettings):
     """Use this level and no other: namespace, landlock or none. Default: the strongest that passes the probe."""
     allow_unsandboxed: bool = False
     """Permit level `none`: run the code with the server's own rights when nothing stronger works."""
+    python: Path | None = None
+    """Interpreter of the environment whose packages sessions may import, as a virtual environment's bin/python.
+    Default: the server's own."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3_600)
     """Time limit of a run that asks for none, and the most one may ask for."""
     process_memory_megabytes: int = Field(default=1_024, ge=64)
@@ -77,6 +83,8 @@ class PythonResult(BaseModel):
     stdout: str = ""
     stderr: str = ""
     error: RaisedError | None = Field(default=None, description="What the code raised")
+    tables: list[DataTable] | None = Field(default=None, description="Data frames: the first rows of each")
+    pictures: int = Field(default=0, description="How many figures are shown beside this")
     dropped_bytes: int = Field(default=0, description="Output that was left out in the middle")
     seconds: float
     session: str = Field(description="Pass it again to go on with the same variables")
@@ -136,6 +144,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
             limits,
             wanted=settings.isolation,
             allow_none=settings.allow_unsandboxed,
+            python=settings.python,
             max_sessions=settings.max_sessions,
             idle_seconds=settings.idle_minutes * 60,
             max_value_chars=settings.max_value_chars,
@@ -156,42 +165,34 @@ def build_server(settings: Settings) -> Server[Sessions]:
         "For plain arithmetic and units, calculate is exact and needs no code.",
         lifespan=lifespan,
     )
-    session_field = Field(
-        min_length=1, max_length=64, pattern=r"^[\w.-]+$", description="Name of the session; variables live on in it"
+    timeout_field = Field(gt=0, le=3_600, description="Stop it after so long; default: the server's limit")
+    runs_code = ToolAnnotations(
+        read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
     )
 
-    @server.tool(
-        title="Run Python",
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False
-        ),
-    )
+    @server.tool(title="Run Python", annotations=runs_code)
     async def run_python(
         ctx: Context[Sessions],
         code: Annotated[str, Field(min_length=1, max_length=200_000, description="Python 3 code, any number of lines")],
-        session: Annotated[str, session_field] = "default",
-        timeout_seconds: Annotated[
-            float | None, Field(gt=0, le=3_600, description="Stop the code after so long; default: the server's limit")
-        ] = None,
+        session: SessionName = "default",
+        timeout_seconds: Annotated[float | None, timeout_field] = None,
     ) -> Annotated[CallToolResult, PythonResult]:
         """Run Python code in a sandbox; returns what it printed and the value of its last line.
 
         Variables, imports and files in the working folder live on for the next call with the same session.
         There is no network and no file of the host. Code that runs too long is interrupted, its variables stay.
         """
-        sessions = ctx.request_context.lifespan_context
-        sandbox = await sessions.sandbox()
-        limit = min(timeout_seconds or settings.timeout_seconds, settings.timeout_seconds)
-        try:
-            ran = await sessions.run(session, code, timeout_seconds=limit)
-        except SessionLost as exc:
-            raise ToolError(f"No session could be had: {exc}.") from exc
-        result = _result(ran, session, sandbox.level)
-        answer = untrusted_result(
-            result, text=_shown(result), source=f"code in session {session}", note=_note(ran, result)
-        )
-        failed = result.error is not None or result.lost is not None or result.limit is not None
-        return answer.model_copy(update={"is_error": failed})
+        return await _execute(ctx, settings, session, {"code": code}, timeout_seconds)
+
+    @server.tool(title="Run a shell command", annotations=runs_code)
+    async def run_shell(
+        ctx: Context[Sessions],
+        command: Annotated[str, Field(min_length=1, max_length=50_000, description="Command line for /bin/sh")],
+        session: SessionName = "default",
+        timeout_seconds: Annotated[float | None, timeout_field] = None,
+    ) -> Annotated[CallToolResult, PythonResult]:
+        """Run a shell command in the session's folder, in the same sandbox as its Python; `value` is the exit code."""
+        return await _execute(ctx, settings, session, {"shell": command}, timeout_seconds)
 
     @server.tool(
         "calculate", title="Calculate", annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False)
@@ -221,7 +222,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
             read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
         ),
     )
-    async def reset_session(ctx: Context[Sessions], session: Annotated[str, session_field] = "default") -> ResetResult:
+    async def reset_session(ctx: Context[Sessions], session: SessionName = "default") -> ResetResult:
         """End a session: its variables, files and running processes are gone; the next run starts afresh."""
         had = await ctx.request_context.lifespan_context.reset(session)
         return ResetResult(session=session, had_variables=had)
@@ -252,7 +253,28 @@ def build_server(settings: Settings) -> Server[Sessions]:
             sessions=sessions.names(),
         )
 
+    add_file_tools(server)
     return server
+
+
+async def _execute(
+    ctx: Context[Sessions], settings: Settings, session: str, request: dict[str, Any], timeout_seconds: float | None
+) -> CallToolResult:
+    sessions = ctx.request_context.lifespan_context
+    sandbox = await sessions.sandbox()
+    limit = min(timeout_seconds or settings.timeout_seconds, settings.timeout_seconds)
+    try:
+        ran = await sessions.ask(session, request, timeout_seconds=limit)
+    except SessionLost as exc:
+        raise ToolError(f"No session could be had: {exc}.") from exc
+    result = _result(ran, session, sandbox.level)
+    answer = untrusted_result(result, text=_shown(result), source=f"code in session {session}", note=_note(ran, result))
+    pictures = [
+        ImageContent(data=base64.b64encode(image).decode(), mime_type="image/png") for image in ran.outcome.images
+    ]
+    failed = result.error is not None or result.lost is not None or result.limit is not None
+    failed = failed or ("shell" in request and result.value != "0")
+    return answer.model_copy(update={"content": [*answer.content, *pictures], "is_error": failed})
 
 
 def _result(ran: Ran, session: str, isolation: str) -> PythonResult:
@@ -263,6 +285,8 @@ def _result(ran: Ran, session: str, isolation: str) -> PythonResult:
         stdout=outcome.stdout.text,
         stderr=outcome.stderr.text,
         error=outcome.error,
+        tables=outcome.tables or None,
+        pictures=len(outcome.images),
         dropped_bytes=outcome.stdout.dropped_bytes + outcome.stderr.dropped_bytes,
         seconds=round(outcome.seconds, 3),
         session=session,

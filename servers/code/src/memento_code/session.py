@@ -19,16 +19,18 @@ from typing import Any, Self
 
 import anyio
 from anyio.to_thread import run_sync
-from pydantic import BaseModel, ValidationError
+from pydantic import Base64Bytes, BaseModel, ValidationError
 
-__all__ = ["Outcome", "Output", "RaisedError", "Session", "SessionLost"]
+__all__ = ["DataTable", "Outcome", "Output", "RaisedError", "Session", "SessionLost"]
 
 _START_SECONDS = 20.0
 _INTERRUPT_GRACE_SECONDS = 2.0
 """How long interrupted code may take to come back before its session is killed."""
 _END_GRACE_SECONDS = 3.0
 _READ_BYTES = 1 << 16
-_MAX_ANSWER_BYTES = 4 << 20
+_MAX_ANSWER_BYTES = 32 << 20
+_MAX_IMAGES = 10
+_PNG = b"\x89PNG\r\n\x1a\n"
 _LIMIT_SIGNALS = {"SIGXCPU": " (the limit of CPU time)", "SIGXFSZ": " (the limit of file size)"}
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -36,6 +38,7 @@ _ENVIRONMENT = {
     "LC_CTYPE": "C.UTF-8",
     "TZ": "UTC",
     "USER": "sandbox",
+    "MPLBACKEND": "Agg",
     "OPENBLAS_NUM_THREADS": "2",
     "OMP_NUM_THREADS": "2",
 }
@@ -54,6 +57,14 @@ class RaisedError(BaseModel):
     traceback: str
 
 
+class DataTable(BaseModel):
+    """The beginning of a data frame."""
+
+    columns: list[str]
+    rows: list[list[int | float | str | bool | None]]
+    total_rows: int
+
+
 @dataclass(frozen=True)
 class Output:
     """What was written to one stream: the beginning and the end, with the number of bytes left out between."""
@@ -70,6 +81,11 @@ class Outcome:
     stderr: Output
     value: str | None = None
     error: RaisedError | None = None
+    images: list[bytes] = field(default_factory=list[bytes])
+    """PNG files."""
+    tables: list[DataTable] = field(default_factory=list[DataTable])
+    file: dict[str, Any] | None = None
+    """What an operation on a file gave."""
     seconds: float = 0.0
     interrupted: str | None = None
     lost: str | None = None
@@ -80,6 +96,9 @@ class _Answer(BaseModel):
     call: str
     value: str | None = None
     error: RaisedError | None = None
+    images: list[Base64Bytes] = []
+    tables: list[DataTable] = []
+    file: dict[str, Any] | None = None
 
 
 @dataclass
@@ -172,7 +191,11 @@ class Session:
             raise SessionLost(f"it did not start: {lines[-1] if lines else 'no reason given'}")
 
     async def run(self, code: str, *, timeout_seconds: float) -> Outcome:
-        """Run `code` and wait for its end, at most `timeout_seconds` and a short grace. One run at a time.
+        """`ask` for code to be run."""
+        return await self.ask({"code": code}, timeout_seconds=timeout_seconds)
+
+    async def ask(self, request: dict[str, Any], *, timeout_seconds: float) -> Outcome:
+        """Send a request of `worker.py` and wait, at most `timeout_seconds` and a short grace. One at a time.
 
         Raises:
             SessionLost: the session had ended before.
@@ -182,18 +205,18 @@ class Session:
                 raise SessionLost(self.ended)
             self.is_running = True
             try:
-                return await self._run(code, timeout_seconds)
+                return await self._ask(request, timeout_seconds)
             finally:
                 self.is_running = False
                 if self.ended is not None:
                     self._close_pipes()
 
-    async def _run(self, code: str, timeout_seconds: float) -> Outcome:
+    async def _ask(self, request: dict[str, Any], timeout_seconds: float) -> Outcome:
         call = secrets.token_hex(8)
         started = time.monotonic()
         sinks = {"stdout": _Sink(self._output_bytes), "stderr": _Sink(self._output_bytes)}
         try:
-            answer, interrupted = await self._converse(call, code, timeout_seconds, sinks)
+            answer, interrupted = await self._converse({"call": call, **request}, timeout_seconds, sinks)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 if not await self._interrupt(call):
@@ -209,6 +232,9 @@ class Session:
             sinks["stderr"].output(),
             value=answer.value if answer else None,
             error=answer.error if answer else None,
+            images=_pictures(answer.images) if answer else [],
+            tables=answer.tables if answer else [],
+            file=answer.file if answer else None,
             seconds=time.monotonic() - started,
             interrupted=interrupted,
             lost=self.ended,
@@ -257,6 +283,7 @@ class Session:
         answers, answers_out = os.pipe()
         life_in, life = os.pipe()
         folder = str(self._config["folder"])
+        temporary = f"{folder}/tmp" if self._folder else "/tmp"
         theirs = [requests_in, answers_out, *([life_in] if self._supervised else [])]
         try:
             process = subprocess.Popen(
@@ -266,7 +293,7 @@ class Session:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env={**_ENVIRONMENT, "HOME": folder, "TMPDIR": f"{folder}/tmp" if self._folder else "/tmp"},
+                env={**_ENVIRONMENT, "HOME": folder, "TMPDIR": temporary, "MPLCONFIGDIR": f"{temporary}/matplotlib"},
                 start_new_session=True,
             )
         finally:
@@ -292,8 +319,9 @@ class Session:
         os.write(requests, json.dumps({"sources": self._sources, "config": config}).encode() + b"\n")
 
     async def _converse(
-        self, call: str, code: str, timeout_seconds: float, sinks: dict[str, _Sink]
+        self, request: dict[str, Any], timeout_seconds: float, sinks: dict[str, _Sink]
     ) -> tuple[_Answer, str | None]:
+        call = str(request["call"])
         answer: _Answer | None = None
         interrupted: str | None = None
         lost: SessionLost | None = None
@@ -301,7 +329,7 @@ class Session:
             for name, sink in sinks.items():
                 beside.start_soon(self._pump, name, sink)
             try:
-                await self._send({"call": call, "code": code})
+                await self._send(request)
                 with anyio.move_on_after(timeout_seconds):
                     answer = await self._answer(call)
                 if answer is None:
@@ -336,7 +364,8 @@ class Session:
 
     async def _next_line(self) -> bytes | None:
         """The next line of the answer pipe; None when the other side is gone."""
-        while b"\n" not in self._buffer:
+        complete = b"\n" in self._buffer
+        while not complete:
             await anyio.wait_readable(self._pipes["answers"])
             try:
                 piece = os.read(self._pipes["answers"], _READ_BYTES)
@@ -345,6 +374,7 @@ class Session:
             if not piece:
                 return None
             self._buffer += piece
+            complete = b"\n" in piece
             if len(self._buffer) > _MAX_ANSWER_BYTES:
                 raise SessionLost("the code wrote into the session's own pipe")
         line, _, rest = bytes(self._buffer).partition(b"\n")
@@ -392,6 +422,11 @@ class Session:
             name = signal.Signals(-code).name
             return f"the Python process died of {name}{_LIMIT_SIGNALS.get(name, '')}"
         return f"the Python process ended with exit code {code}"
+
+
+def _pictures(images: list[bytes]) -> list[bytes]:
+    """Only what says that it is a PNG file; it is still a picture from outside to whoever decodes it."""
+    return [image for image in images if image.startswith(_PNG)][:_MAX_IMAGES]
 
 
 def _clean(answer: _Answer) -> _Answer:

@@ -7,18 +7,26 @@ Owns which session a run goes to and what a caller is told when variables were l
 import logging
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
 
 import anyio
+from pydantic import Field
 
 from memento_code.sandbox import Level, Limits, NoSandbox, Sandbox, find_sandbox
 from memento_code.session import Outcome, Session, SessionLost
 from memento_kit import StartupError
 
-__all__ = ["Ran", "Sessions"]
+__all__ = ["Ran", "SessionName", "Sessions"]
 
 logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.1
+
+SessionName = Annotated[
+    str,
+    Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$", description="Name of a session; variables live on in it"),
+]
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Sessions:
         *,
         wanted: Level | None,
         allow_none: bool,
+        python: Path | None,
         max_sessions: int,
         idle_seconds: float,
         max_value_chars: int,
@@ -56,6 +65,7 @@ class Sessions:
         self._limits = limits
         self._wanted: Level | None = wanted
         self._allow_none = allow_none
+        self._python = python
         self._max_sessions = max_sessions
         self._idle_seconds = idle_seconds
         self._max_value_chars = max_value_chars
@@ -71,7 +81,9 @@ class Sessions:
             StartupError: no permitted level of isolation holds on this machine.
         """
         try:
-            self._sandbox = await find_sandbox(self._limits, wanted=self._wanted, allow_none=self._allow_none)
+            self._sandbox = await find_sandbox(
+                self._limits, wanted=self._wanted, allow_none=self._allow_none, python=self._python
+            )
         except NoSandbox as exc:
             raise StartupError(str(exc)) from exc
         if self._sandbox.level == "none":
@@ -94,8 +106,8 @@ class Sessions:
         assert self._sandbox is not None
         return self._sandbox
 
-    async def run(self, name: str, code: str, *, timeout_seconds: float) -> Ran:
-        """Run `code` in the session called `name`, which is started when there is none.
+    async def ask(self, name: str, request: dict[str, Any], *, timeout_seconds: float) -> Ran:
+        """Send a request of `worker.py` to the session called `name`, which is started when there is none.
 
         Raises:
             SessionLost: no session could be started.
@@ -104,7 +116,7 @@ class Sessions:
         async with named.lock:
             named.used_at = time.monotonic()
             session, is_new, lost_before = await self._session(name, named)
-            outcome = await session.run(code, timeout_seconds=timeout_seconds)
+            outcome = await session.ask(request, timeout_seconds=timeout_seconds)
             named.used_at = time.monotonic()
             return Ran(outcome, is_new, lost_before)
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections import deque
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -25,13 +26,19 @@ _LOST = 70
 """Exit code when the pipe to the host cannot be used any more (EX_SOFTWARE)."""
 
 
-def serve(requests: BinaryIO, answers: int, config: dict[str, Any]) -> None:
-    """Answer requests until the host closes the pipe. Never returns."""
-    _Worker(requests, answers, config).run()
+def serve(requests: BinaryIO, answers: int, config: dict[str, Any], rendering: Any, folder: Any) -> None:
+    """Answer requests until the host closes the pipe. Never returns.
+
+    `rendering` and `folder` are the modules of these names, which cannot be imported in here.
+    """
+    _Worker(requests, answers, config, rendering, folder).run()
 
 
 class _Worker:
-    def __init__(self, requests: BinaryIO, answers: int, config: dict[str, Any]) -> None:
+    def __init__(self, requests: BinaryIO, answers: int, config: dict[str, Any], rendering: Any, folder: Any) -> None:
+        self._rendering = rendering
+        self._folder = folder
+        self._shown: list[object] = []
         self._requests = requests
         self._answers = answers
         self._max_value_chars = int(config["max_value_chars"])
@@ -44,11 +51,14 @@ class _Worker:
         main.__dict__["__builtins__"] = builtins
         sys.modules["__main__"] = main
         self._variables = main.__dict__
+        self._variables["display"] = self._display
 
     def run(self) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
         signal.signal(signal.SIGINT, self._interrupted)
+        # Figures are collected at the end of a run; matplotlib need not say that it opens no window.
+        warnings.filterwarnings("ignore", message=".*is non-interactive, and thus cannot be shown")
         threading.Thread(target=self._listen, daemon=True).start()
         self._send({"ready": os.getpid()})
         while True:
@@ -87,26 +97,54 @@ class _Worker:
             os._exit(_LOST)
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        self._cells += 1
-        name = f"<cell {self._cells}>"
-        code = str(request["code"])
-        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
         signal.signal(signal.SIGINT, self._interrupted)
         try:
             self._running = request["call"]
-            value = self._execute(code, name)
-            if value is None:
-                return {}
-            self._variables["_"] = value
-            return {"value": _cut(repr(value), self._max_value_chars)}
+            if "code" in request:
+                return self._run_code(str(request["code"]))
+            if "shell" in request:
+                return {"value": str(self._run_shell(str(request["shell"])))}
+            return {"file": getattr(self._folder, request["do"])(*request["arguments"])}
         except SystemExit as exc:
-            return (
-                {}
-                if exc.code in (None, 0)
-                else {"error": {"name": "SystemExit", "message": str(exc.code), "traceback": ""}}
-            )
+            if exc.code in (None, 0):
+                return {}
+            return {"error": {"name": "SystemExit", "message": str(exc.code), "traceback": ""}}
         except BaseException as exc:  # noqa: BLE001  the process edge: whatever the code raises is its result
             return {"error": self._error(exc)}
+
+    def _run_code(self, code: str) -> dict[str, Any]:
+        self._cells += 1
+        name = f"<cell {self._cells}>"
+        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+        self._shown.clear()
+        value = self._execute(code, name)
+        parts: dict[str, Any] = {"images": [], "tables": []}
+        for found in [self._rendering.rich(shown) for shown in [*self._shown, value]] + [self._rendering.figures()]:
+            for kind, items in found.items():
+                parts[kind] += items
+        if value is not None:
+            self._variables["_"] = value
+            parts["value"] = _cut(repr(value), self._max_value_chars)
+        return parts
+
+    def _display(self, *values: object) -> None:
+        """What the session knows as `display`: shows a table or picture before the end of the run."""
+        for value in values:
+            if self._rendering.rich(value):
+                self._shown.append(value)
+            else:
+                print(repr(value))  # noqa: T201  the session's own output
+
+    @staticmethod
+    def _run_shell(command: str) -> int:
+        import subprocess
+
+        shell = subprocess.Popen(["/bin/sh", "-c", command], stdin=subprocess.DEVNULL)
+        try:
+            return shell.wait()
+        finally:  # also when interrupted
+            shell.kill()
+            shell.wait()
 
     def _execute(self, code: str, name: str) -> object:
         """Run the statements, and return the value of the last one when it is an expression."""

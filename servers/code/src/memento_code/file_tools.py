@@ -1,0 +1,158 @@
+"""The tools for files: put one into a session's folder, read one, list them.
+
+Each goes through the session's own process (`folder.py` inside the sandbox); this side opens nothing. What comes back
+is checked for shape like everything that a session says.
+"""
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, ImageContent, ToolAnnotations
+from pydantic import BaseModel, Field, ValidationError
+
+from memento_code.session import SessionLost
+from memento_code.sessions import SessionName, Sessions
+from memento_kit import Server, untrusted_result
+
+__all__ = ["add_file_tools"]
+
+_FILE_SECONDS = 20.0
+_MAX_PICTURE_BYTES = 2 << 20
+
+FilePath = Annotated[str, Field(min_length=1, max_length=1_000, description="Path in the session's folder")]
+
+
+class WrittenFile(BaseModel):
+    """A file that was written."""
+
+    session: str
+    path: str
+    bytes: int
+
+
+class ReadFile(BaseModel):
+    """A stretch of a file. Offsets and sizes count bytes."""
+
+    session: str
+    path: str
+    content: str
+    encoding: str = Field(description="text, base64, or picture: shown beside this, not in `content`")
+    offset: int
+    total_bytes: int
+    next_offset: int | None = Field(default=None, description="Pass as `offset` for the next piece; absent at the end")
+
+
+class FileEntry(BaseModel):
+    """One file."""
+
+    path: str
+    bytes: int
+    kind: str = Field(description="file, link or special; only files can be read")
+
+
+class FileList(BaseModel):
+    """The files of a folder and its subfolders, by path."""
+
+    session: str
+    path: str
+    entries: list[FileEntry]
+    total: int = Field(description="How many there are, listed or not")
+
+
+def add_file_tools(server: Server[Sessions]) -> None:
+    """Add `write_file`, `read_file` and `list_files`."""
+
+    @server.tool(
+        title="Write a file",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+        ),
+    )
+    async def write_file(
+        ctx: Context[Sessions],
+        path: FilePath,
+        content: Annotated[str, Field(max_length=20_000_000, description="The whole new content of the file")],
+        encoding: Annotated[Literal["text", "base64"], Field(description="How `content` is given")] = "text",
+        session: SessionName = "default",
+    ) -> WrittenFile:
+        """Put a file into the session's folder, for code to work on; an old one of that name is replaced."""
+        try:
+            data = content.encode() if encoding == "text" else base64.b64decode(content, validate=True)
+        except (binascii.Error, UnicodeEncodeError) as exc:
+            raise ToolError(f"`content` is not valid {encoding}: {exc}.") from exc
+        done = await _do(ctx, session, "write_file", path, base64.b64encode(data).decode())
+        return WrittenFile(session=session, path=path, bytes=int(done["bytes"]))
+
+    @server.tool(title="Read a file", annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))
+    async def read_file(
+        ctx: Context[Sessions],
+        path: FilePath,
+        offset: Annotated[int, Field(ge=0, description="Byte to start at: next_offset of the answer before")] = 0,
+        max_bytes: Annotated[int, Field(ge=1, le=2_000_000, description="Size of the piece wanted")] = 20_000,
+        session: SessionName = "default",
+    ) -> Annotated[CallToolResult, ReadFile]:
+        """Read a file of the session: text in pieces, a PNG picture as a picture, anything else as base64."""
+        wanted = max(max_bytes, _MAX_PICTURE_BYTES) if path.lower().endswith(".png") and offset == 0 else max_bytes
+        got = await _do(ctx, session, "read_file", path, offset, wanted)
+        try:
+            data, total = base64.b64decode(str(got["content"])), int(got["total_bytes"])
+        except (KeyError, ValueError) as exc:
+            raise ToolError("The session gave no usable answer; reset_session starts it afresh.") from exc
+        is_picture = data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) == total
+        text, encoding, used = _as_text(data, is_end=offset + len(data) >= total)
+        end = offset + (len(data) if is_picture else used)
+        result = ReadFile(
+            session=session,
+            path=path,
+            content="" if is_picture else text,
+            encoding="picture" if is_picture else encoding,
+            offset=offset,
+            total_bytes=total,
+            next_offset=end if end < total else None,
+        )
+        note = f"bytes {offset}-{end} of {total}."
+        answer = untrusted_result(result, text=result.content, source=f"{path} in session {session}", note=note)
+        if not is_picture:
+            return answer
+        picture = ImageContent(data=base64.b64encode(data).decode(), mime_type="image/png")
+        return answer.model_copy(update={"content": [*answer.content, picture]})
+
+    @server.tool(title="List files", annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))
+    async def list_files(
+        ctx: Context[Sessions],
+        path: FilePath = ".",
+        session: SessionName = "default",
+    ) -> FileList:
+        """List the files in the session's folder, or in a folder of it, with their sizes."""
+        got = await _do(ctx, session, "list_files", path)
+        try:
+            return FileList.model_validate({"session": session, "path": path, **got})
+        except ValidationError as exc:
+            raise ToolError("The session gave no usable answer; reset_session starts it afresh.") from exc
+
+
+async def _do(ctx: Context[Sessions], session: str, do: str, *arguments: object) -> dict[str, Any]:
+    request = {"do": do, "arguments": list(arguments)}
+    try:
+        ran = await ctx.request_context.lifespan_context.ask(session, request, timeout_seconds=_FILE_SECONDS)
+    except SessionLost as exc:
+        raise ToolError(f"No session could be had: {exc}.") from exc
+    outcome = ran.outcome
+    if outcome.error is not None:
+        raise ToolError(f"{outcome.error.message}. Paths are relative to the session's folder; see list_files.")
+    if outcome.file is None:
+        raise ToolError(f"The session gave no answer: {outcome.lost or outcome.interrupted}.")
+    return outcome.file
+
+
+def _as_text(data: bytes, *, is_end: bool) -> tuple[str, str, int]:
+    """The text, how it is encoded, and how many bytes it took: a character cut at the end waits for the next piece."""
+    for cut in range(4 if not is_end else 1):
+        try:
+            return data[: len(data) - cut].decode("utf-8"), "text", len(data) - cut
+        except UnicodeDecodeError:
+            continue
+    return base64.b64encode(data).decode(), "base64", len(data)

@@ -1,0 +1,52 @@
+"""The session's files, read and written from inside.
+
+This file runs *inside* the sandbox, sent there as text: the host never opens a path that the code could have laid out.
+What the session may not reach, these functions cannot reach either.
+"""
+
+import base64
+import os
+import stat
+from typing import Any
+
+__all__ = ["list_files", "read_file", "write_file"]
+
+_MAX_LISTED = 500
+
+
+def write_file(path: str, content: str) -> dict[str, Any]:
+    """Write base64 `content` to `path`; folders on the way are made."""
+    data = base64.b64decode(content)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(data)
+    return {"bytes": len(data)}
+
+
+def read_file(path: str, offset: int, max_bytes: int) -> dict[str, Any]:
+    """Return bytes of the regular file `path` as base64, and its size."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for ever
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("not a regular file")
+        file.seek(offset)
+        return {"content": base64.b64encode(file.read(max_bytes)).decode(), "total_bytes": status.st_size}
+
+
+def list_files(path: str) -> dict[str, Any]:
+    """Return what lies under `path`, at most `_MAX_LISTED` entries, sorted; links are named and not followed."""
+    entries: list[dict[str, Any]] = []
+    total = 0
+    if not os.path.isdir(path):
+        raise NotADirectoryError(20, "not a folder", path)
+    for root, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            total += 1
+            if len(entries) < _MAX_LISTED:
+                full = os.path.join(root, name)
+                status = os.lstat(full)
+                kind = "link" if stat.S_ISLNK(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "special"
+                entries.append({"path": os.path.relpath(full, path), "bytes": status.st_size, "kind": kind})
+    return {"entries": entries, "total": total}
