@@ -3,12 +3,16 @@
 Kept apart from `cli` so that a server start does not import typer.
 """
 
+import os
 import sys
 
 __all__ = ["main"]
 
 
 def main() -> None:
+    # One BLAS thread per query: more only wait for each other on a small matrix (guides/casebank.md §0.8).
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     first = sys.argv[1] if len(sys.argv) > 1 else ""
     if first in {"", "--version"} or (first.startswith("--") and first != "--help"):
         from memento_casebank.server import main as serve
