@@ -70,13 +70,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Row:
-    """Medians over the rounds, in milliseconds, and of the ratio to the bare server's wall time in the same round."""
+    """Medians over the rounds, in milliseconds, and of the ratios to the bare server of the same round."""
 
     name: str
     wall_ms: float
     wall_min_ms: float
     cpu_ms: float
     ratio: float
+    cpu_ratio: float
     goal: float | None
 
 
@@ -169,7 +170,9 @@ def rows(starts: dict[str, list[Start]]) -> list[Row]:
         fastest = min(one.wall for one in each)
         # Round by round: what else the machine was doing then hit both.
         ratio = statistics.median(one.wall / bare.wall for one, bare in zip(each, starts[BARE], strict=True))
-        found.append(Row(name, wall * 1e3, fastest * 1e3, cpu * 1e3, ratio, goals.get(name, GOAL_EACH)))
+        cpu_ratio = statistics.median(one.cpu / bare.cpu for one, bare in zip(each, starts[BARE], strict=True))
+        goal = goals.get(name, GOAL_EACH)
+        found.append(Row(name, wall * 1e3, fastest * 1e3, cpu * 1e3, ratio, cpu_ratio, goal))
     return found
 
 
@@ -228,12 +231,11 @@ def main() -> None:
     if options.json:
         print(json.dumps({"machine": machine(), "rounds": options.rounds, "rows": [asdict(row) for row in found]}))
         return
-    print(f"{'':24}{'median':>10}{'fastest':>10}{'CPU':>10}{'ratio':>8}{'goal':>10}")
+    print(f"{'':24}{'median':>10}{'fastest':>10}{'CPU':>10}{'ratio':>8}{'of CPU':>8}{'goal':>10}")
     for row in found:
         goal = "" if row.goal is None else f"<= {row.goal}" + (" " if row.ratio <= row.goal else " !")
-        print(
-            f"{row.name:24}{row.wall_ms:7.0f} ms{row.wall_min_ms:7.0f} ms{row.cpu_ms:7.0f} ms{row.ratio:8.2f}{goal:>10}"
-        )
+        times = "".join(f"{ms:7.0f} ms" for ms in (row.wall_ms, row.wall_min_ms, row.cpu_ms))
+        print(f"{row.name:24}{times}{row.ratio:8.2f}{row.cpu_ratio:8.2f}{goal:>10}")
     print("\n" + ", ".join(f"{key} {value}" for key, value in machine().items()))
 
 
