@@ -59,8 +59,9 @@ class BagSettings(PolicySettings):
     """τ of what is particular to a case. 0 is greedy, 1 plain Thompson sampling."""
     case_mean: float = 0.3
     """Prior log-odds a case adds: cases help until shown otherwise (Memento, table 3)."""
-    case_variance: float = 2.0
-    """Prior variance of u_c: a single case may make or break a task."""
+    case_variance: float = 4.0
+    """Prior variance of u_c. A single case may make or break a task, so a bad start is put down to the cases that were
+    shown (and hardly to w, whose constant has a variance of 0.25): else a few failures condemn memory as a whole."""
     difficulty_variance: float = 0.5
     """Prior variance of b_k and of d_k."""
     clusters: int = 64
@@ -89,7 +90,7 @@ class BagPolicy(Policy[BagSettings]):
         super().__init__(settings)
         # Coefficients: β0, v0, then w. Means and variances; a variance of 0 pins a coefficient at its mean.
         self._mean = np.array([0.0, 0.0, settings.case_mean, 0, 0, 0, 0, 0, 0, 0], np.float64)
-        self._variance = np.array([1.0, 0.5, 1.0, 4.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.1], np.float64)
+        self._variance = np.array([1.0, 0.5, 0.25, 4.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.1], np.float64)
         if not settings.use_bm25:
             self._variance[[5, 6]] = 0.0
         difficulty = settings.difficulty_variance if settings.use_difficulty else 0.0
