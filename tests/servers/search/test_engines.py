@@ -413,6 +413,12 @@ async def test_searxng_without_any_engine_of_its_own_is_no_answer() -> None:
         await ask(Searxng("http://sx.test"), PLAIN, httpx2.Response(200, content=body(answer)))
 
 
+async def test_searxng_with_its_json_off_names_the_setting() -> None:
+    """Off is its default, and the commonest question about it (mcp-searxng #27, #57)."""
+    with pytest.raises(EngineRefused, match=r"search\.formats"):
+        await ask(Searxng("http://sx.test"), PLAIN, httpx2.Response(403, content=b"<html>"))
+
+
 async def test_duckduckgo_asking_for_a_person_is_a_limit() -> None:
     with pytest.raises(EngineLimited):
         await ask(DuckDuckGo(), PLAIN, httpx2.Response(202, content=b"<html>"))

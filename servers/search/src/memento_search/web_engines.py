@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
-from memento_search.engine import Call, Engine, EngineLimited, EngineUnavailable, WebHit, WebQuery, plain
+from memento_kit.safe_http import HttpAnswer
+from memento_search.engine import Call, Engine, EngineLimited, EngineRefused, EngineUnavailable, WebHit, WebQuery, plain
 
 __all__ = ["Brave", "DuckDuckGo", "Exa", "GoogleCse", "Searxng", "SerpApi", "Serper", "Tavily"]
 
@@ -37,6 +38,13 @@ class Searxng(Engine):
             "language": query.language,
         }
         return Call(f"{self._base_url}/search", _drop_empty(params))
+
+    def check(self, answer: HttpAnswer) -> None:
+        if answer.status == 403:  # its JSON is off by default
+            raise EngineRefused(
+                "refuses (HTTP 403): the operator has to add `json` to search.formats in its settings.yml"
+            )
+        super().check(answer)
 
     def hits(self, body: bytes, query: WebQuery) -> list[WebHit]:
         page: dict[str, Any] = json.loads(body)
@@ -232,7 +240,7 @@ class DuckDuckGo(Engine):
         headers = {"accept": "text/html", "accept-language": query.language or "en"}
         return Call("https://html.duckduckgo.com/html/", _drop_empty(params), headers)
 
-    def check(self, answer: Any) -> None:
+    def check(self, answer: HttpAnswer) -> None:
         if answer.status == 202:  # a page that asks whether you are human
             raise EngineLimited("wants to see a person (HTTP 202): it was asked too often from here")
         super().check(answer)
