@@ -6,7 +6,97 @@ may ever run without isolation, to show that the attack itself works.
 
 # ruff: noqa: E501 - an attack reads best on one line
 
-__all__ = ["ESCAPES", "SAFE_UNCONFINED", "SLOW", "prelude"]
+import os
+import socket
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["ESCAPES", "KEY", "SAFE_UNCONFINED", "SLOW", "Prey", "lay_out_prey", "prelude"]
+
+KEY = "sk-secret-0123456789"
+"""The caller puts it into its own environment, for the attacks to find."""
+
+
+@dataclass
+class Prey:
+    """What the attacks go for, and whether anything reached it."""
+
+    told: dict[str, object]
+    victim: "subprocess.Popen[bytes]"
+    listeners: list[socket.socket]
+    folder: Path
+
+    def was_reached(self) -> list[str]:
+        """Looked at from outside, whatever the attacker said."""
+        reached: list[str] = []
+        if self.victim.poll() is not None:
+            reached.append("the process was killed")
+        if (self.folder / "planted").exists():
+            reached.append("a file was planted")
+        for listener in self.listeners:
+            try:
+                listener.recvfrom(1) if listener.type == socket.SOCK_DGRAM else listener.accept()
+                reached.append(f"{listener.getsockname()} was reached")
+            except BlockingIOError:
+                continue
+        return reached
+
+
+@contextmanager
+def lay_out_prey(folder: Path) -> Generator[Prey]:
+    """A file that anyone may read, a process, and listeners of every kind."""
+    secret = folder / "secret.txt"
+    secret.write_text("private", encoding="utf-8")
+    for path in (secret, folder, *folder.parents):
+        if path.is_relative_to("/tmp") and path != Path("/tmp"):
+            with suppress(PermissionError):  # not ours, when this runs as an ordinary user
+                path.chmod(0o755)  # so that only the sandbox stands between the attack and the file
+    secret.chmod(0o644)
+    with _listeners(folder) as (listeners, where), subprocess.Popen(["sleep", "600"]) as victim:
+        told: dict[str, object] = {
+            "secret": str(secret),
+            "folder": str(folder),
+            "key": KEY,
+            "victim": victim.pid,
+            **where,
+        }
+        try:
+            yield Prey(told, victim, listeners, folder)
+        finally:
+            victim.kill()
+
+
+@contextmanager
+def _listeners(folder: Path) -> Generator[tuple[list[socket.socket], dict[str, object]]]:
+    tcp = socket.create_server(("127.0.0.1", 0))
+    udp = socket.socket(type=socket.SOCK_DGRAM)
+    udp.bind(("127.0.0.1", 0))
+    abstract = socket.socket(socket.AF_UNIX)
+    abstract.bind(f"\0memento-test-{os.getpid()}")
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(folder / "s"))
+    os.chmod(folder / "s", 0o777)
+    abstract.listen()
+    unix.listen()
+    listeners = [tcp, udp, abstract, unix]
+    for listener in listeners:
+        listener.setblocking(False)
+    try:
+        yield (
+            listeners,
+            {
+                "tcp": tcp.getsockname()[1],
+                "udp": udp.getsockname()[1],
+                "abstract": f"\0memento-test-{os.getpid()}",
+                "unix": str(folder / "s"),
+            },
+        )
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
 def prelude(told: dict[str, object]) -> str:

@@ -1,12 +1,9 @@
 """What hostile code can do from inside the sandbox, at each level this machine gives, and what it could without."""
 
-import os
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,91 +13,18 @@ from mcp import Client
 
 from memento_code.sandbox import Level, inside_sources
 from memento_code.server import Settings, build_server
-from support.escapes import ESCAPES, SAFE_UNCONFINED, SLOW, prelude
+from support.escapes import ESCAPES, KEY, SAFE_UNCONFINED, SLOW, Prey, lay_out_prey, prelude
 
 pytestmark = pytest.mark.anyio
 
 CONFINED: tuple[Level, ...] = ("namespace", "landlock")
 
 
-@dataclass
-class Prey:
-    """What the attacks go for, and whether anything reached it."""
-
-    told: dict[str, object]
-    victim: "subprocess.Popen[bytes]"
-    listeners: list[socket.socket]
-    folder: Path
-
-    def was_reached(self) -> list[str]:
-        """Looked at from outside, whatever the attacker said."""
-        reached: list[str] = []
-        if self.victim.poll() is not None:
-            reached.append("the process was killed")
-        if (self.folder / "planted").exists():
-            reached.append("a file was planted")
-        for listener in self.listeners:
-            try:
-                listener.recvfrom(1) if listener.type == socket.SOCK_DGRAM else listener.accept()
-                reached.append(f"{listener.getsockname()} was reached")
-            except BlockingIOError:
-                continue
-        return reached
-
-
 @pytest.fixture
 def prey(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Prey]:
-    key = "sk-secret-0123456789"
-    monkeypatch.setenv("OPENAI_API_KEY", key)
-    secret = tmp_path / "secret.txt"
-    secret.write_text("private", encoding="utf-8")
-    for path in (secret, tmp_path, *tmp_path.parents):
-        if path.is_relative_to("/tmp") and path != Path("/tmp"):
-            with suppress(PermissionError):  # not ours, when the tests run as an ordinary user
-                path.chmod(0o755)  # so that only the sandbox stands between the attack and the file
-    secret.chmod(0o644)
-    with _listeners(tmp_path) as (listeners, where), subprocess.Popen(["sleep", "600"]) as victim:
-        told: dict[str, object] = {
-            "secret": str(secret),
-            "folder": str(tmp_path),
-            "key": key,
-            "victim": victim.pid,
-            **where,
-        }
-        try:
-            yield Prey(told, victim, listeners, tmp_path)
-        finally:
-            victim.kill()
-
-
-@contextmanager
-def _listeners(folder: Path) -> Generator[tuple[list[socket.socket], dict[str, object]]]:
-    tcp = socket.create_server(("127.0.0.1", 0))
-    udp = socket.socket(type=socket.SOCK_DGRAM)
-    udp.bind(("127.0.0.1", 0))
-    abstract = socket.socket(socket.AF_UNIX)
-    abstract.bind(f"\0memento-test-{os.getpid()}")
-    unix = socket.socket(socket.AF_UNIX)
-    unix.bind(str(folder / "s"))
-    os.chmod(folder / "s", 0o777)
-    abstract.listen()
-    unix.listen()
-    listeners = [tcp, udp, abstract, unix]
-    for listener in listeners:
-        listener.setblocking(False)
-    try:
-        yield (
-            listeners,
-            {
-                "tcp": tcp.getsockname()[1],
-                "udp": udp.getsockname()[1],
-                "abstract": f"\0memento-test-{os.getpid()}",
-                "unix": str(folder / "s"),
-            },
-        )
-    finally:
-        for listener in listeners:
-            listener.close()
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with lay_out_prey(tmp_path) as prey:
+        yield prey
 
 
 @asynccontextmanager

@@ -167,6 +167,12 @@ class Session:
         with anyio.CancelScope(shield=True):
             await self.end("closed")
 
+    @property
+    def process_id(self) -> int:
+        """Of the first process, below which all others of the session are."""
+        assert self._process is not None
+        return self._process.pid
+
     async def open(self) -> None:
         """Start the process and wait until it is confined and ready.
 

@@ -1,0 +1,1 @@
+"""What the code server's sandbox costs and what it stops; `python -m benchmarks.code`."""
