@@ -409,7 +409,7 @@ async def test_no_failure_quotes_the_key(engine: Engine) -> None:
 async def test_searxng_without_any_engine_of_its_own_is_no_answer() -> None:
     """It says HTTP 200 and no results when all it asked failed (guides/web.md §1.4)."""
     answer = {"results": [], "unresponsive_engines": [["google", "access denied"], ["bing", "timeout"]]}
-    with pytest.raises(EngineUnavailable, match="google: access denied; bing: timeout"):
+    with pytest.raises(EngineLimited, match="google: access denied; bing: timeout"):
         await ask(Searxng("http://sx.test"), PLAIN, httpx2.Response(200, content=body(answer)))
 
 

@@ -141,5 +141,8 @@ async def test_all_engines_of_a_real_searx_failing_is_an_error_and_not_an_empty_
         base = await stack.enter_async_context(searx(tmp_path, "http://127.0.0.1:9"))
         client = await stack.enter_async_context(Client(build_server(Settings(searxng_url=base, web_retry_seconds=0))))
         is_error, _, text = await ask(client, "fundy tides")
-    assert is_error
+        # By now searx leaves its failed engines alone, answers as emptily, and names none of them.
+        is_error_again, _, text_again = await ask(client, "other words")
+    assert (is_error, is_error_again) == (True, True)
+    assert "is left alone" in text_again
     assert re.search("got no answer from its own engines .*(good|dead)", text)

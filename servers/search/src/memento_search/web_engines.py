@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 from memento_kit.safe_http import HttpAnswer
-from memento_search.engine import Call, Engine, EngineLimited, EngineRefused, EngineUnavailable, WebHit, WebQuery, plain
+from memento_search.engine import Call, Engine, EngineLimited, EngineRefused, WebHit, WebQuery, plain
 
 __all__ = ["Brave", "DuckDuckGo", "Exa", "GoogleCse", "Searxng", "SerpApi", "Serper", "Tavily"]
 
@@ -53,9 +53,11 @@ class Searxng(Engine):
             for hit in page["results"]
         ]
         failed = [": ".join(map(str, engine)) for engine in page.get("unresponsive_engines", [])]
-        if failed and not hits:  # HTTP 200 and no results is what it says when nobody answered *it*
+        # HTTP 200 and no results is what it says when nobody answered *it*; and since it then leaves its engines alone
+        # for a while, the next answer is as empty and no longer says why. So it is not asked again right away.
+        if failed and not hits:
             told = re.sub(r"[^\w .:;/-]", "", "; ".join(failed))[:300]  # its words, in a message that is ours
-            raise EngineUnavailable(f"got no answer from its own engines ({told})")
+            raise EngineLimited(f"got no answer from its own engines ({told})")
         return hits
 
 
