@@ -26,7 +26,7 @@ from memento_kit.server import Server
 from memento_kit.settings import StartupError
 from memento_kit.stdio import exit_on_signals
 
-__all__ = ["BearerToken", "add_transport_options", "serve"]
+__all__ = ["BearerToken", "serve"]
 
 TOKEN_VARIABLE = "MEMENTO_TOKEN"
 _USAGE_ERROR = 2
@@ -128,12 +128,6 @@ def _parser(distribution: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"{distribution} {importlib.metadata.version(distribution)}"
     )
-    add_transport_options(parser)
-    return parser
-
-
-def add_transport_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every server has alike."""
     parser.add_argument(
         "--transport",
         choices=["stdio", "streamable-http", "sse"],
@@ -162,6 +156,7 @@ def add_transport_options(parser: argparse.ArgumentParser) -> None:
         default="warning",
         help="log to stderr from here up",
     )
+    return parser
 
 
 def _endpoint(options: argparse.Namespace) -> _Endpoint:
