@@ -237,3 +237,30 @@ def test_the_engine_refuses_work_after_it_was_closed(tmp_path: Path) -> None:
 
     with pytest.raises(BankError, match="closed"):
         engine.run(lambda: None)
+
+
+async def test_two_clients_of_one_server_share_what_they_learn(tmp_path: Path) -> None:
+    """The server mode that a refused second process is pointed to: a real process, over HTTP."""
+    import re
+
+    from mcp import Client
+
+    environment = {**os.environ, "MEMENTO_CASEBANK_PATH": str(tmp_path)}
+    command = [sys.executable, "-m", "memento_casebank", "--transport", "streamable-http", "--port", "0"]
+    async with await anyio.open_process(command, env=environment, stdin=subprocess.DEVNULL) as server:
+        assert server.stderr is not None
+        told = ""
+        with anyio.fail_after(30):
+            while "listening on" not in told:
+                told += (await server.stderr.receive()).decode()
+        found = re.search(r"http://\S+", told)
+        assert found is not None
+        with anyio.fail_after(30):
+            async with Client(found[0]) as first, Client(found[0]) as second:
+                kept = await first.call_tool("retain_case", {"question": "book a room", "plan": {"a": 1}, "reward": 1})
+                page = await second.call_tool("search_cases", {"text": "book a room"})
+        server.terminate()
+
+    assert kept.structured_content is not None
+    assert page.structured_content is not None
+    assert page.structured_content["cases"][0]["case_id"] == kept.structured_content["case_id"]

@@ -2,12 +2,14 @@
 
 import io
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
 from memento_casebank import BankError, CaseBank, EngineSettings
 from memento_casebank.policies import POLICIES
+from memento_casebank.records import OutcomeKind, OutcomeRecord, outcome_in_force
 
 pytestmark = pytest.mark.anyio
 
@@ -92,6 +94,42 @@ async def test_reopening_continues_from_the_saved_state_and_a_wrong_one_is_found
         state = await fingerprint(bank)
         assert state != after
         assert await bank.rebuild() == {"default": state}
+
+
+async def test_an_amendment_made_after_the_last_save_is_not_lost_in_a_crash(tmp_path: Path) -> None:
+    settings = EngineSettings(seed=8)
+    async with CaseBank.open(tmp_path / "bank", settings=settings) as bank:
+        decisions = await live(bank, seed=8, turns=30)
+    async with CaseBank.open(tmp_path / "bank", settings=settings) as bank:
+        known = [view for view in [await bank.explain(one) for one in decisions[:15]] if view.reward is not None]
+        for view in known:
+            await bank.record_outcome(1.0 - (view.reward or 0.0), "human", decision_id=view.decision_id)
+        assert known
+        shutil.copytree(tmp_path / "bank", tmp_path / "crashed")  # as a killed process would have left it
+        state = await fingerprint(bank)
+
+    async with CaseBank.open(tmp_path / "crashed", settings=settings) as bank:
+        assert await fingerprint(bank) == state
+
+
+@pytest.mark.parametrize(
+    ("said", "reward"),
+    [
+        ([], None),
+        ([("self", 1.0)], 1.0),
+        ([("judge", 1.0), ("self", 0.0)], 1.0),
+        ([("judge", 1.0), ("verifier", None)], 1.0),  # a verifier that could not run silences nobody
+        ([("judge", 1.0), ("verifier", 0.0)], 0.0),
+        ([("human", 1.0), ("verifier", 0.0)], 1.0),
+        ([("human", 1.0), ("human", None), ("judge", 0.0)], 0.0),
+        ([("judge", 1.0), ("judge", 0.2)], 0.2),
+        ([("judge", 1.0), ("judge", None)], None),
+    ],
+)
+def test_which_outcome_is_in_force(said: list[tuple[OutcomeKind, float | None]], reward: float | None) -> None:
+    records = [OutcomeRecord(id=str(at), created=at, kind=kind, reward=value) for at, (kind, value) in enumerate(said)]
+
+    assert outcome_in_force(records).reward == reward
 
 
 async def test_an_export_imported_elsewhere_has_learned_the_same_and_exports_the_same(tmp_path: Path) -> None:
