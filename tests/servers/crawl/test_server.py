@@ -84,6 +84,15 @@ async def test_an_article_comes_as_markdown_with_what_is_known_about_it(web: Loo
     assert "next_offset" not in page
 
 
+async def test_what_a_page_does_not_say_about_itself_stays_unknown(web: LoopbackServer) -> None:
+    """A year in the text is not the day of publication, and a host is not an author."""
+    prose = f"<p>{SENTENCE * 3} It was measured on 12 May 2009.</p><footer>Copyright 2011 Sea Site</footer>"
+    web.answers["/2015/tides"] = html(f"<body><article>{prose}</article></body>")
+    async with crawl(web) as client:
+        page = page_of(await client.call_tool("read_page", {"url": f"{web.base}/2015/tides"}))
+    assert {"author", "published", "language"} & set(page) == set()
+
+
 async def test_the_text_is_fenced_with_its_source_and_our_words_stand_outside(web: LoopbackServer) -> None:
     web.answers["/tides"] = html(ARTICLE)
     async with crawl(web) as client:

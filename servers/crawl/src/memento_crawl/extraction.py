@@ -77,7 +77,8 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
 def _about(tree: Element, url: str) -> dict[str, str | None]:
     from trafilatura.metadata import extract_metadata
 
-    found = extract_metadata(cast(Any, deepcopy(tree)), default_url=url)
+    # Not extensive: that guesses a date from any year in the text, and takes a third of the time. Unknown is a value.
+    found = extract_metadata(cast(Any, deepcopy(tree)), default_url=url, extensive=False)
     titles = (" ".join(title.text_content().split()) for title in tree.iter("title"))
     language = (tree.get("lang") or tree.get("{http://www.w3.org/XML/1998/namespace}lang") or "").strip()
     return {
