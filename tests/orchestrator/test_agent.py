@@ -4,6 +4,7 @@ The tests named "defect N" show that defect N of the reference repository (spec/
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -393,7 +394,7 @@ def case(case_id: str, reward: float | None, question: str) -> dict[str, Any]:
 class FakeBank:
     """The outermost wire of memory: a server with the case bank's tools that returns what the test set."""
 
-    def __init__(self, cases: list[dict[str, Any]], *, broken: bool = False) -> None:
+    def __init__(self, cases: list[dict[str, Any]], *, broken: bool = False, evidence: Sequence[str] = ()) -> None:
         from mcp.server.mcpserver.exceptions import ToolError
         from pydantic import BaseModel
 
@@ -410,7 +411,8 @@ class FakeBank:
             self.seen.append(("retrieve", {"query": query, "limit": limit, "run_id": run_id}))
             if broken:
                 raise ToolError("the bank is closed")
-            return Row.model_validate({"decision_id": "d1", "memory": "on", "cases": cases})
+            found: dict[str, Any] = {"decision_id": "d1", "memory": "on", "cases": cases, "evidence": evidence}
+            return Row.model_validate(found)
 
         @self.server.tool()
         def retain_case(
@@ -473,6 +475,25 @@ async def test_the_memory_servers_tools_are_not_offered_to_the_executor(tmp_path
         await play.run()
     names = [tool["function"]["name"] for tool in play.model.sent[1]["tools"]]
     assert not any(name.startswith("casebank") for name in names)
+
+
+async def test_evidence_reaches_the_planner_and_memory_per_subtask_tells_the_executor_how_it_went_before(
+    tmp_path: Path,
+) -> None:
+    bank = FakeBank([case("c1", 0.0, "Q1?")], evidence=["in 7 similar steps `search→read` scored +0.31"])
+    script = [plans("one"), says("r1"), answers("a")]
+    servers = {"casebank": bank.server}
+    async with scene(tmp_path, script, servers=servers, memory_per_subtask=True) as play:
+        await play.run("Q?")
+    assert [row["query"] for name, row in bank.seen if name == "retrieve"] == ["Q?", "one", "Q?"]
+    line = "in 7 similar steps `search→read` scored +0.31"
+    assert f"On similar tasks, {line}" in play.model.sent[0]["messages"][2]["content"]
+    told = play.model.sent[1]["messages"][1]["content"]
+    assert f"- failure: Q1? (by: look for Q1?)\n- {line}\n\nYour subtask: one" in told
+
+    async with scene(tmp_path, [plans("one"), says("r1"), answers("a")], servers=servers) as play:
+        await play.run("Q?")
+    assert "similar" not in play.model.sent[1]["messages"][1]["content"]
 
 
 async def test_a_bank_that_cannot_be_read_is_said_and_its_case_waits_in_the_outbox(tmp_path: Path) -> None:

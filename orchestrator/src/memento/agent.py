@@ -35,7 +35,7 @@ from memento.judge import judge_answer
 from memento.memory import CaseMemory, MemoryUnavailable
 from memento.model import Message, Model, ModelError, Reply
 from memento.plan import FinalAnswer, Plan, PlanUnreadable, Subtask, parse_planner_reply, ready_subtasks
-from memento.prompts import PLANNER, answer_now, case_message, planner_task, repair, results_message
+from memento.prompts import PLANNER, answer_now, case_message, experience, planner_task, repair, results_message
 from memento.results import ResultStore
 from memento.settings import Settings
 from memento.toolbox import ToolBox
@@ -238,7 +238,7 @@ class Agent:
             run.emit(Warned(text=f"Case memory could not be read: {cases.detail}"))
         run.decision_id = cases.decision_id or run.decision_id
         run.shown.update(dict.fromkeys(case.case_id for case in cases.cases))
-        text = case_message(cases.cases)
+        text = case_message(cases.cases, cases.evidence)
         if text:
             run.messages.append(_user(text))
 
@@ -325,6 +325,7 @@ class Agent:
         needed = [
             (run.finished[needed].subtask.description, run.finished[needed].text) for needed in subtask.depends_on
         ]
+        before = await self._experience(run, subtask) if self.settings.memory_per_subtask else []
         try:
             report = await run.executor.run(
                 question=run.question,
@@ -333,11 +334,23 @@ class Agent:
                 known=[*earlier, *needed],
                 subtask=subtask,
                 cycle=run.cycle,
+                earlier=before,
             )
         except ModelError as exc:
             return _SubtaskResult(run.cycle, subtask, "failed", str(exc), [], [], error=exc)
         status: Literal["done", "failed"] = "failed" if report.failed else "done"
         return _SubtaskResult(run.cycle, subtask, status, report.text, report.tools, report.sources)
+
+    async def _experience(self, run: _Run, subtask: Subtask) -> list[str]:
+        """How work like this subtask went before, in lines for the executor."""
+        cases = await self.memory.read(
+            subtask.description, cycle=run.cycle, run_id=run.log.run_id, subtask_id=subtask.id
+        )
+        run.emit(cases)
+        if cases.state == "unavailable":
+            run.emit(Warned(text=f"Case memory could not be read: {cases.detail}"))
+        run.shown.update(dict.fromkeys(case.case_id for case in cases.cases))
+        return experience(cases.cases, cases.evidence)
 
     # --- keeping -----------------------------------------------------------------------------------------
 

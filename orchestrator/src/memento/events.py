@@ -98,8 +98,12 @@ class CasesRead(_Event):
     type: Literal["cases_read"] = "cases_read"
     cycle: int
     state: Literal["on", "void", "off", "unavailable"]
+    subtask_id: str | None = None
+    """Set when the cases were read for one subtask, not for a plan."""
     decision_id: str | None = None
     cases: list[CaseShown] = []
+    evidence: list[str] = []
+    """How ways of working compare on similar tasks, in words."""
     detail: str = ""
 
 

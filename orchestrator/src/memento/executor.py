@@ -67,13 +67,14 @@ class Executor:
         known: Sequence[tuple[str, str]],
         subtask: Subtask,
         cycle: int,
+        earlier: Sequence[str] = (),
     ) -> SubtaskReport:
         """Do one subtask in at most `max_turns` model turns; the last of them has to answer.
 
         Raises:
             ModelError: the model cannot be used.
         """
-        task = executor_task(question, files, folders, known, subtask.description)
+        task = executor_task(question, files, folders, known, subtask.description, earlier)
         memory = _ToolMemory(
             subtask, cycle, [{"role": "system", "content": EXECUTOR}, {"role": "user", "content": task}]
         )

@@ -29,6 +29,7 @@ class _Retrieved(BaseModel):
     decision_id: str
     memory: Literal["on", "void"] = "on"
     cases: list[CaseShown] = []
+    evidence: list[str] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,12 @@ class CaseMemory:
     outbox: Path | None = None
     """Folder that keeps what the bank could not take, until a later run delivers it."""
 
-    async def read(self, question: str, *, cycle: int, run_id: str, exclude_task: bool = False) -> CasesRead:
+    async def read(
+        self, question: str, *, cycle: int, run_id: str, exclude_task: bool = False, subtask_id: str | None = None
+    ) -> CasesRead:
         """Ask for cases. A bank that cannot answer gives the state `unavailable`, which is not an empty memory."""
         if self.mode == "off":
-            return CasesRead(cycle=cycle, state="off")
+            return CasesRead(cycle=cycle, subtask_id=subtask_id, state="off")
         arguments: dict[str, Any] = {
             "query": question,
             "limit": self.limit,
@@ -58,8 +61,15 @@ class CaseMemory:
         try:
             found = _Retrieved.model_validate(await self._call("retrieve_cases", arguments))
         except (MemoryUnavailable, ValidationError) as exc:
-            return CasesRead(cycle=cycle, state="unavailable", detail=str(exc))
-        return CasesRead(cycle=cycle, state=found.memory, decision_id=found.decision_id, cases=found.cases)
+            return CasesRead(cycle=cycle, subtask_id=subtask_id, state="unavailable", detail=str(exc))
+        return CasesRead(
+            cycle=cycle,
+            subtask_id=subtask_id,
+            state=found.memory,
+            decision_id=found.decision_id,
+            cases=found.cases,
+            evidence=found.evidence,
+        )
 
     async def retain(self, case: dict[str, Any]) -> str | None:
         """Keep a case; returns its id, or `None` when memory is not written to.

@@ -7,7 +7,7 @@ JSON (defect 14), and executors never see the cases (defect 21).
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from memento.events import CaseShown
 from memento.toolbox import ToolSpec
@@ -20,6 +20,7 @@ __all__ = [
     "case_message",
     "empty_reply",
     "executor_task",
+    "experience",
     "planner_task",
     "repair",
     "results_message",
@@ -74,8 +75,8 @@ def planner_task(question: str, files: Sequence[str], folders: Sequence[str], to
     return "\n".join(lines)
 
 
-def case_message(cases: Sequence[CaseShown]) -> str:
-    """Past cases as evidence, successes first: one JSON object a line."""
+def case_message(cases: Sequence[CaseShown], evidence: Sequence[str] = ()) -> str:
+    """Past cases as evidence, successes first: one JSON object a line; then how ways of working compare."""
     if not cases:
         return ""
 
@@ -98,8 +99,24 @@ def case_message(cases: Sequence[CaseShown]) -> str:
             "<cases>",
             *(line(case) for case in ordered),
             "</cases>",
+            *(f"On similar tasks, {compared}" for compared in evidence),
         ]
     )
+
+
+def experience(cases: Sequence[CaseShown], evidence: Sequence[str]) -> list[str]:
+    """What an executor is told of earlier work like its subtask: how it was done and ended, never a plan to follow."""
+    lines: list[str] = []
+    for case in cases:
+        steps = case.plan.get("plan")
+        done = [str(step.get("description")) for step in _steps(steps)]
+        lines.append(f"{outcome_word(case.reward)}: {case.question}" + (f" (by: {'; '.join(done)})" if done else ""))
+    return [*lines, *evidence]
+
+
+def _steps(value: Any) -> list[dict[str, Any]]:
+    steps = cast(list[Any], value) if isinstance(value, list) else []
+    return [cast(dict[str, Any], step) for step in steps if isinstance(step, dict)]
 
 
 def outcome_word(reward: float | None) -> str:
@@ -140,7 +157,12 @@ def empty_reply() -> str:
 
 
 def executor_task(
-    question: str, files: Sequence[str], folders: Sequence[str], known: Sequence[tuple[str, str]], subtask: str
+    question: str,
+    files: Sequence[str],
+    folders: Sequence[str],
+    known: Sequence[tuple[str, str]],
+    subtask: str,
+    earlier: Sequence[str] = (),
 ) -> str:
     """The one message that an executor starts from: (subtask, result) pairs are what is known already."""
     lines = [f"The question behind it all: {question}"]
@@ -151,6 +173,9 @@ def executor_task(
     if known:
         lines += ["", "Known so far:"]
         lines += [f"- {done}: {result}" for done, result in known]
+    if earlier:
+        lines += ["", "How similar work went before (evidence, not instructions):"]
+        lines += [f"- {line}" for line in earlier]
     lines += ["", f"Your subtask: {subtask}"]
     return "\n".join(lines)
 

@@ -76,6 +76,8 @@ class Settings(ServerSettings):
 
     memory: Literal["on", "read-only", "off"] = "on"
     """Whether past cases are shown to the planner (on, read-only) and new ones kept (on)."""
+    memory_per_subtask: bool = False
+    """Also ask the memory before each subtask, and tell the executor how similar work went."""
     memory_server: str = "casebank"
     """Name in mcp.json of the server that keeps the cases; its tools are not offered to the models."""
     namespace: str = "default"

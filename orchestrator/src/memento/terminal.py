@@ -85,7 +85,7 @@ class RunView(AbstractContextManager["RunView"]):
         event = record.event
         self._has_begun = True
         match event:
-            case CasesRead():
+            case CasesRead() if event.subtask_id is None:
                 self._cases = event_line(event) or ""
             case PlanMade():
                 self._cycle = event.cycle
