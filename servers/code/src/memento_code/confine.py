@@ -8,15 +8,19 @@ Sources: Linux Documentation/userspace-api/landlock.rst and seccomp_filter.rst, 
 filter,audit}.h, the system call tables of x86_64 and of arm64.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
-import platform
 import resource
 import select
 import signal
 import struct
 from contextlib import suppress
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` would take a tenth of a session's start
+    from typing import Any
 
 __all__ = ["confine", "landlock_abi", "supervise"]
 
@@ -255,7 +259,7 @@ _TERMINAL_INJECTION = (0x5412, 0x541C)
 
 
 def _restrict_system_calls() -> None:
-    program = _program(platform.machine())
+    program = _program(os.uname().machine)
     code = ctypes.create_string_buffer(program)
     filter_program = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, filter_program, 0, 0) != 0:

@@ -9,7 +9,6 @@ import ctypes
 import fcntl
 import json
 import os
-import platform
 import resource
 import socket
 from collections.abc import Callable
@@ -60,7 +59,7 @@ _held = {
     "gain privileges": _libc.prctl(39, 0, 0, 0, 0) == 1,
     "use inherited descriptors": _open_descriptors() <= 6,
     "run without a system call filter": _libc.prctl(21, 0, 0, 0, 0) == 2,
-    "use x32 system calls": platform.machine() != "x86_64" or _fails(_libc.syscall(0x40000000 | 39)),
+    "use x32 system calls": os.uname().machine != "x86_64" or _fails(_libc.syscall(0x40000000 | 39)),
     "change the kernel's settings": _stopped(lambda: open("/proc/sys/kernel/core_pattern", "r+b").close()),
     "run without a process limit": resource.getrlimit(resource.RLIMIT_NPROC)[1] != resource.RLIM_INFINITY,
     "run without a memory limit": resource.getrlimit(resource.RLIMIT_AS)[1] != resource.RLIM_INFINITY,

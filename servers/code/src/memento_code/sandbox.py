@@ -12,8 +12,10 @@ Shared with the host at every level: the kernel. See the README for what that le
 
 import functools
 import importlib.resources
+import importlib.util
 import json
 import logging
+import marshal
 import os
 import random
 import shutil
@@ -50,12 +52,16 @@ _USER_IDS = (600_000, 60_000)
 """Where sessions' user ids begin: above every range that systems hand out, or in a small id map below 65,536."""
 _PROBE_SECONDS = 20.0
 _BOOT = """
-import sys, os, json
+import sys, os, json, marshal
 requests = os.fdopen(int(sys.argv[1]), 'rb')
 boot = json.loads(requests.readline())
 def load(name):
     module = type(sys)(name)
-    exec(compile(boot['sources'][name], name + '.py', 'exec'), module.__dict__)
+    if boot['magic'] == sys.modules['_frozen_importlib_external'].MAGIC_NUMBER.hex():
+        code = marshal.loads(bytes.fromhex(boot['compiled'][name]))
+    else:
+        code = compile(boot['sources'][name], name + '.py', 'exec')
+    exec(code, module.__dict__)
     return module
 confine, worker, rendering, folder = map(load, ('confine', 'worker', 'rendering', 'folder'))
 config = boot['config']
@@ -189,7 +195,7 @@ class Sandbox:
         command, config = self.command(user_id, folder)
         session = Session(
             command,
-            sources=inside_sources(),
+            boot=_boot_parts(),
             config={**config, "max_value_chars": max_value_chars},
             supervised=self.level != "namespace",
             folder=folder,
@@ -258,7 +264,18 @@ def _mechanisms(level: Level) -> tuple[str, ...]:
     return ("bubblewrap namespaces", *both) if level == "namespace" else both
 
 
+def _boot_parts() -> dict[str, Any]:
+    """What `_BOOT` loads: sources, and the same compiled, which a Python of this version can take as it is."""
+    sources = inside_sources()
+    compiled = {name: _compiled(name, source) for name, source in sources.items()}
+    return {"sources": sources, "compiled": compiled, "magic": importlib.util.MAGIC_NUMBER.hex()}
+
+
 @functools.cache
+def _compiled(name: str, source: str) -> str:
+    return marshal.dumps(compile(source, f"{name}.py", "exec")).hex()
+
+
 def inside_sources() -> dict[str, str]:
     """The modules that are sent into every sandbox, by name."""
     files = importlib.resources.files("memento_code")

@@ -134,7 +134,7 @@ class Session:
         self,
         command: list[str],
         *,
-        sources: dict[str, str],
+        boot: dict[str, Any],
         config: dict[str, Any],
         supervised: bool,
         folder: Path | None,
@@ -143,7 +143,7 @@ class Session:
         folder_bytes: int,
     ) -> None:
         self._command = command
-        self._sources = sources
+        self._boot = boot
         self._config = config
         self._supervised = supervised
         self._folder = folder
@@ -184,6 +184,7 @@ class Session:
         said = _Sink(4_000)
         try:
             with anyio.fail_after(_START_SECONDS):
+                await self._send({**self._boot, "config": self._config})
                 is_ready = await self._next_line() is not None
             self._drain("stderr", said)
         except TimeoutError as exc:
@@ -317,12 +318,10 @@ class Session:
         }
         for descriptor in (answers, process.stdout.fileno(), process.stderr.fileno()):
             os.set_blocking(descriptor, False)
-        config = {
-            **self._config,
+        self._config |= {
             "life": life_in if self._supervised else None,
             "keep_descriptors": [requests_in, answers_out],
         }
-        os.write(requests, json.dumps({"sources": self._sources, "config": config}).encode() + b"\n")
 
     async def _converse(
         self, request: dict[str, Any], timeout_seconds: float, sinks: dict[str, _Sink]

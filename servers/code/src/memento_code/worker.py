@@ -5,19 +5,22 @@ trusted. Standard library only. Requests come as JSON lines on one pipe, one ans
 what is printed goes through descriptors 1 and 2 as they are, so that child processes are seen as well.
 """
 
+from __future__ import annotations
+
 import ast
 import builtins
 import json
-import linecache
 import os
 import signal
 import sys
 import threading
-import traceback
 import warnings
 from collections import deque
 from contextlib import suppress
-from typing import Any, BinaryIO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` would take a tenth of a session's start
+    from typing import Any, BinaryIO
 
 __all__ = ["serve"]
 
@@ -46,6 +49,8 @@ class _Worker:
         self._arrived = threading.Semaphore(0)
         self._running: str | None = None
         self._cells = 0
+        self._sources: dict[str, str] = {}
+        """What each cell was, for the lines of a traceback."""
         self._main = threading.get_ident()
         main = type(sys)("__main__")  # pickling and `__main__` lookups then find what the session defines
         main.__dict__["__builtins__"] = builtins
@@ -115,7 +120,7 @@ class _Worker:
     def _run_code(self, code: str) -> dict[str, Any]:
         self._cells += 1
         name = f"<cell {self._cells}>"
-        linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
+        self._sources[name] = code
         self._shown.clear()
         value = self._execute(code, name)
         parts: dict[str, Any] = {"images": [], "tables": []}
@@ -169,6 +174,12 @@ class _Worker:
             message = str(exc)
         except BaseException as inner:  # noqa: BLE001  a hostile __str__
             message = f"<its __str__ raised {type(inner).__name__}>"
+        # Here and not above: they take as long to import as the rest of this file together.
+        import linecache
+        import traceback
+
+        for name, code in self._sources.items():
+            linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
         try:
             steps = [step for step in traceback.extract_tb(exc.__traceback__) if step.filename != "worker.py"]
             lines = traceback.format_list(steps[-_MAX_FRAMES:])
