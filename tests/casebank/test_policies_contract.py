@@ -75,15 +75,15 @@ def test_logged_propensities_are_the_frequencies_of_what_happens(name: str) -> N
     policy = taught(name, memory_off_share=0.2, explore_share=0.2)
     offered = candidates([0.3, 0.45, 0.5, 0.6, 0.65])
     shown, logged, void, logged_void = np.zeros(5), np.zeros(5), 0.0, 0.0
-    draws = 1_500
+    draws = 800
     for seed in range(draws):
         choice = policy.choose(query(), offered, 2, np.random.default_rng(seed))
         shown[list(choice.rows)] += 1 / draws
         void += (not choice.rows) / draws
         logged += choice.inclusion / draws
         logged_void += choice.void_probability / draws
-    np.testing.assert_allclose(shown, logged, atol=0.05)
-    assert void == pytest.approx(logged_void, abs=0.05)
+    np.testing.assert_allclose(shown, logged, atol=0.06)
+    assert void == pytest.approx(logged_void, abs=0.06)
 
 
 def test_at_most_k_different_candidates_are_shown(name: str) -> None:
