@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,22 @@ async def test_calls_run_side_by_side_and_one_that_dies_does_not_touch_the_other
         os.close(gate_write)
     os.close(gate_read)
     assert answers == ["open"]
+
+
+async def test_what_a_parser_started_is_gone_with_it(isolation: Isolation) -> None:
+    with pytest.raises(Unreadable):
+        await isolation.run("subprocess:Popen", [["sleep", "98765.125"]])
+    with anyio.fail_after(10):
+        while any(b"98765.125" in line for line in _command_lines()):  # noqa: ASYNC110 - nothing tells us of its end
+            await anyio.sleep(0.01)
+
+
+def _command_lines() -> list[bytes]:
+    lines: list[bytes] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(path.read_bytes())
+    return lines
 
 
 async def test_cancelling_a_call_kills_its_child(isolation: Isolation) -> None:

@@ -179,6 +179,60 @@ async def test_a_table_is_recognised_by_its_content_and_prose_with_commas_is_not
     assert kinds == ["table", "text", "text"]
 
 
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def docx_bytes(body: str, **parts: str) -> bytes:
+    styles = f'<w:styles {W}><w:style w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style></w:styles>'
+    return zip_bytes(
+        {
+            "word/document.xml": f"<w:document {W}><w:body>{body}</w:body></w:document>".encode(),
+            "word/styles.xml": styles.encode(),
+            **{f"word/{name}.xml": f"<w:x {W}>{content}</w:x>".encode() for name, content in parts.items()},
+        }
+    )
+
+
+def paragraph(text: str, properties: str = "") -> str:
+    return f"<w:p><w:pPr>{properties}</w:pPr><w:r><w:t>{text}</w:t></w:r></w:p>"
+
+
+async def test_a_word_document_is_read_with_headings_lists_tables_and_notes(tmp_path: Path) -> None:
+    item = '<w:numPr><w:ilvl w:val="{}"/></w:numPr>'
+    row = "<w:tr><w:tc>{}</w:tc><w:tc>{}</w:tc></w:tr>"
+    cells = row.format(paragraph("Item"), paragraph("Price")) + row.format(paragraph("Pen"), paragraph("2"))
+    body = (
+        paragraph("Results &amp; more", '<w:pStyle w:val="berschrift1"/>')
+        + "<w:p><w:r><w:t>Kept </w:t></w:r><w:del><w:r><w:delText>gone</w:delText></w:r></w:del>"
+        + "<w:ins><w:r><w:t>added</w:t></w:r></w:ins></w:p>"
+        + paragraph("One", item.format(0))
+        + paragraph("Deeper", item.format(1))
+        + f"<w:sdt><w:sdtContent>{paragraph('Controlled')}</w:sdtContent></w:sdt><w:tbl>{cells}</w:tbl>"
+    )
+    (tmp_path / "a.bin").write_bytes(docx_bytes(body, comments=f"<w:comment>{paragraph('Really?')}</w:comment>"))
+    document = await read(tmp_path, source="a.bin")
+    assert document["kind"] == "docx"
+    assert document["text"] == (
+        "# Results & more\n\nKept added\n\n- One\n  - Deeper\n\nControlled\n\n"
+        "| Item | Price |\n| --- | --- |\n| Pen | 2 |\n\n## Comments\n\n- Really?\n"
+    )
+
+
+async def test_a_word_document_resolves_no_external_entity_and_no_bomb(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
+    entity = f'<!DOCTYPE x [<!ENTITY s SYSTEM "file://{tmp_path}/secret.txt">]>'
+    bomb = '<!DOCTYPE x [<!ENTITY a "' + "a" * 1000 + '">' + "".join(
+        f'<!ENTITY {name} "{f"&{before};" * 20}">' for before, name in zip("abcdef", "bcdefg", strict=True)
+    ) + "]>"  # fmt: skip
+    for name, head, use in (("entity.docx", entity, "&s;"), ("bomb.docx", bomb, "&g;")):
+        body = f"<w:p><w:r><w:t>{use}</w:t></w:r></w:p>"
+        content = f"{head}<w:document {W}><w:body>{body}</w:body></w:document>".encode()
+        (tmp_path / name).write_bytes(zip_bytes({"word/document.xml": content}))
+        result = await call(tmp_path, "read_document", source=name)
+        assert "secret" not in str(result.structured_content)
+        assert len(str(result.content)) < 2_000
+
+
 async def test_html_is_read_as_text_without_scripts(tmp_path: Path) -> None:
     (tmp_path / "page.txt").write_text(
         "<!DOCTYPE html><html><head><title>A &amp; B</title><style>p {}</style></head><body><h2>Head</h2>"
@@ -209,7 +263,8 @@ def bad_files() -> list[Any]:
         pytest.param(b"PK\x03\x04 cut off here", "its directory is damaged", id="broken ZIP"),
         pytest.param(zip_bytes({"a.txt": b"x"}), "a ZIP archive with 1 members", id="archive"),
         pytest.param(zip_bytes({"xl/workbook.xml": b"<not-closed"}), "The workbook is damaged", id="broken workbook"),
-        pytest.param(zip_bytes({"word/document.xml": b"<x/>"}), "a Word document (DOCX)", id="docx"),
+        pytest.param(zip_bytes({"ppt/presentation.xml": b"<x/>"}), "a PowerPoint presentation", id="pptx"),
+        pytest.param(zip_bytes({"word/document.xml": b"<x>"}), "The Word document is damaged", id="broken docx"),
         pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), "This is a PNG image", id="image"),
         pytest.param(bytes(range(256)) * 20, "a binary file of an unknown kind", id="binary"),
     ]

@@ -10,7 +10,7 @@ from typing import BinaryIO, Literal
 
 __all__ = ["Kind", "Unreadable", "detect_kind"]
 
-Kind = Literal["pdf", "xlsx", "table", "html", "text"]
+Kind = Literal["pdf", "docx", "xlsx", "table", "html", "text"]
 
 _PEEK_BYTES = 4096
 _PDF_HEADER_WITHIN = 1024
@@ -37,7 +37,6 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"MZ", "a Windows program"),
 )
 _ZIP_MEMBERS: tuple[tuple[str, str], ...] = (
-    ("word/", "a Word document (DOCX)"),
     ("ppt/", "a PowerPoint presentation (PPTX)"),
     ("META-INF/container.xml", "an EPUB book"),
     ("content.xml", "an OpenDocument file"),
@@ -91,6 +90,8 @@ def _kind_of_zip(file: BinaryIO) -> Kind:
         file.seek(0)
     if "xl/workbook.xml" in members:
         return "xlsx"
+    if "word/document.xml" in members:
+        return "docx"
     if "xl/workbook.bin" in members:
         raise Unreadable("This is a binary Excel workbook (XLSB), which is not read here; save it as .xlsx or .csv.")
     for start, what in _ZIP_MEMBERS:

@@ -63,6 +63,10 @@ def read_file(file: BinaryIO, name: str, *, sheet: str | None = None, cells: str
             from memento_documents.pdf import read_pdf
 
             return read_pdf(file)
+        case "docx":
+            from memento_documents.docx import read_docx
+
+            return read_docx(file)
         case "xlsx":
             return _workbook(file, sheet, cells)
         case "table":

@@ -77,7 +77,7 @@ class DocumentText(BaseModel):
     """A stretch of a document's text. Pages and sheets are marked in it as `[page 3]` and `[sheet Costs]`."""
 
     source: str
-    kind: str = Field(description="pdf, xlsx, table (CSV, TSV), html or text, judged by content")
+    kind: str = Field(description="pdf, docx, xlsx, table (CSV, TSV), html or text, judged by content")
     title: str | None = None
     text: str
     pages: str | None = Field(default=None, description="Pages this piece touches, as 3-5")
@@ -169,7 +169,7 @@ def build_server(settings: Settings) -> Server[Library]:
         offset: Annotated[int, Field(ge=0, description="Where to read on: next_offset of the answer before")] = 0,
         max_chars: Annotated[int, Field(ge=200, le=1_000_000, description="Size of the piece wanted")] = 8_000,
     ) -> Annotated[CallToolResult, DocumentText]:
-        """Read a PDF, Excel workbook (XLSX), CSV, TSV, HTML, Markdown, JSON, code or text file.
+        """Read a PDF, Word document (DOCX), Excel workbook (XLSX), CSV, TSV, HTML, Markdown, JSON, code or text file.
 
         Returns the text with `[page N]` and `[sheet NAME]` marks, at most max_chars at once; read on with offset.
         A document longer than that also answers with its map: which pages or sheets there are, and how long.
