@@ -170,7 +170,7 @@ def simulate(
             "last_1k": "last 1,000",
             "no_memory": "no cases",
             "oracle": "oracle",
-            "loss": "mean vs no cases",
+            "lift": "mean vs no cases",
             "worst_window": "worst 1k window",
             "calibration_error": "ECE",
             "brier": "Brier",

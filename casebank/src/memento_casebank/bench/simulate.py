@@ -52,9 +52,10 @@ class SimulationResult:
     oracle: float
     """Expected success of the best possible set among the candidates, over the last 1,000 questions."""
     worst_window: float
-    """Least difference to the expectation without cases over all 1,000-question windows."""
-    loss: float
-    """Mean difference to the expectation without cases over the whole run (negative: memory did harm)."""
+    """Least difference of expected success to that without cases, over all 1,000-question windows. Expectations, not
+    the dice: over 1,000 questions luck alone makes differences of .03."""
+    lift: float
+    """Mean difference of expected success to that without cases, over the whole run (negative: memory did harm)."""
     void_share: float
     calibration_error: float | None
     brier: float | None
@@ -90,7 +91,7 @@ def run_simulation(
     asked = np.random.default_rng([seed, 4]).choice(truth.questions, length)
     rng = np.random.default_rng([seed, 5])
     policy = spec.make(seed)
-    right, without, best = np.zeros(length), np.zeros(length), np.zeros(length)
+    right, chance, without, best = np.zeros(length), np.zeros(length), np.zeros(length), np.zeros(length)
     predicted, void, reported = np.full(length, np.nan), np.zeros(length), np.zeros(length)
     questions: list[int] = asked.tolist()
     for step, index in enumerate(questions):
@@ -111,7 +112,8 @@ def run_simulation(
         void[step] = not rows
         without[step] = _sigmoid(difficulty)
         best[step] = _sigmoid(difficulty + max(float(effect.max(initial=0.0)), 0.0))
-        right[step] = dice[step, 0] < _sigmoid(difficulty + _lift(effect[list(rows)]))
+        chance[step] = _sigmoid(difficulty + _lift(effect[list(rows)]))
+        right[step] = dice[step, 0] < chance[step]
         reported[step] = right[step] or (variant == "false_positive" and dice[step, 1] < 0.25)
         policy.learn(Decision(query, shown), Outcome(float(reported[step]), time=query.time))
         if step % 100 == 99:
@@ -127,8 +129,8 @@ def run_simulation(
         last_1k=float(right[-WINDOW:].mean()),
         no_memory=float(without[-WINDOW:].mean()),
         oracle=float(best[-WINDOW:].mean()),
-        worst_window=worst_window(right - without, WINDOW, 250),
-        loss=float((right - without).mean()),
+        worst_window=worst_window(chance - without, WINDOW, 250),
+        lift=float((chance - without).mean()),
         void_share=float(void.mean()),
         calibration_error=calibration_error(predicted[known], reported[known]) if known.any() else None,
         brier=float(((predicted[known] - reported[known]) ** 2).mean()) if known.any() else None,
