@@ -262,7 +262,7 @@ async def test_long_cases_are_cut_in_answers_and_whole_as_a_resource(tmp_path: P
 
 
 async def test_a_plan_that_is_really_a_transcript_is_refused(client: Client) -> None:
-    assert "16000 characters" in await refused(client, "retain_case", question="q", plan={"log": "x" * 20_000})
+    assert "60000 characters" in await refused(client, "retain_case", question="q", plan={"log": "x" * 70_000})
 
 
 async def test_a_policy_that_does_not_exist_is_named_with_those_that_do(tmp_path: Path) -> None:
