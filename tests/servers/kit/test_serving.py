@@ -107,7 +107,7 @@ def test_a_client_that_stops_reading_ends_the_server_with_exit_code_0_and_no_tra
     assert code == 0
     assert "Traceback" not in "\n".join(log)
     assert "Exception ignored" not in "\n".join(log)
-    assert log[-1] == "resources closed"
+    assert "resources closed" in log
 
 
 def test_what_a_tool_printed_and_nobody_flushed_does_not_come_out_on_the_wire_at_the_end() -> None:
