@@ -17,16 +17,7 @@ from support.repository import PACKAGES, ROOT, Package
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 KIT = "memento-kit"
-NO_VERSION_YET = {"memento-agent"}
-NO_LICENCE_TEXT_YET = set(PACKAGES) - {KIT}
-"""Known gaps, each a line in the package's pyproject.toml (`license-files`) and a LICENSE beside it."""
-
-
-def packages(gap: set[str]) -> pytest.MarkDecorator:
-    """Every package; those in `gap` are expected to fail, and to be taken out of it once they do not."""
-    known = pytest.mark.xfail(reason="a known gap", strict=True)
-    each = [pytest.param(package, id=name, marks=[known] * (name in gap)) for name, package in PACKAGES.items()]
-    return pytest.mark.parametrize("package", each)
+ALL = pytest.mark.parametrize("package", [pytest.param(package, id=name) for name, package in PACKAGES.items()])
 
 
 def uv() -> str:
@@ -57,7 +48,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {wheel.name.split("-")[0].replace("_", "-"): wheel for wheel in folder.glob("*.whl")}
 
 
-@packages(gap=NO_VERSION_YET)
+@ALL
 def test_a_package_alone_is_enough_to_import_it_and_to_start_its_command(
     package: Package, wheels: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -77,7 +68,7 @@ def test_a_package_alone_is_enough_to_import_it_and_to_start_its_command(
     assert ("pymupdf==" in installed) == (package.name == "memento-documents")
 
 
-@packages(gap=NO_LICENCE_TEXT_YET)
+@ALL
 def test_a_wheel_holds_the_package_its_readme_and_its_licence_and_nothing_else(
     package: Package, wheels: dict[str, Path]
 ) -> None:
