@@ -4,6 +4,7 @@ Owns arguments, exit codes and what goes to stdout. Exit codes: 0 done, 1 no ans
 command or a setting must be changed, 130 interrupted.
 """
 
+import importlib.metadata
 import json
 import logging
 import subprocess
@@ -25,7 +26,6 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="memento",
-    help="An agent that gets better at research with every task, with no model fine-tuned.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -43,6 +43,21 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object 
 PlannerOption = Annotated[str | None, typer.Option("--planner-model", help="model that plans")]
 JudgeOption = Annotated[str | None, typer.Option("--judge-model", help="model that checks the answer")]
 ExecutorOption = Annotated[str | None, typer.Option("--executor-model", help="model that uses the tools")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"memento {importlib.metadata.version('memento-agent')}")
+        raise typer.Exit
+
+
+@app.callback()
+def command(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version and stop", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """An agent that gets better at research with every task, with no model fine-tuned."""
 
 
 @app.command()

@@ -216,12 +216,16 @@ def build_server(settings: Settings, *, transport: httpx2.AsyncBaseTransport | N
             ),
         ],
         folder: Annotated[
-            str | None, Field(description="Search only inside this folder or file (default: all allowed folders)")
+            str | None,
+            Field(
+                max_length=4_000, description="Search only inside this folder or file (default: all allowed folders)"
+            ),
         ] = None,
         limit: Annotated[int, Field(ge=1, le=50, description="How many passages to return")] = 8,
         offset: Annotated[int, Field(ge=0, le=10_000, description="Skip this many of the best passages")] = 0,
         kinds: Annotated[
-            list[Kind] | None, Field(description="Only files of these kinds; `table` is CSV and spreadsheets")
+            list[Kind] | None,
+            Field(max_length=20, description="Only files of these kinds; `table` is CSV and spreadsheets"),
         ] = None,
     ) -> Annotated[CallToolResult, SearchFilesResult]:
         """Find passages in the allowed folders: text, Markdown, code, CSV, HTML, PDF and office files.
