@@ -513,6 +513,18 @@ async def test_a_bank_that_cannot_be_read_is_said_and_its_case_waits_in_the_outb
     assert not waiting.exists()
 
 
+async def test_a_message_that_the_bank_refuses_is_set_aside_and_holds_up_no_other(tmp_path: Path) -> None:
+    outbox = tmp_path / "outbox"
+    outbox.mkdir()
+    message = {"tool": "retain_case", "arguments": {"question": "no plan, no run"}}
+    (outbox / "old-0.json").write_text(json.dumps(message), encoding="utf-8")
+    bank = FakeBank([])
+    async with scene(tmp_path, [answers("b")], servers={"casebank": bank.server}) as play:
+        await play.run("Q2?")
+    assert [row["question"] for name, row in bank.seen if name == "retain"] == ["Q2?"]
+    assert [path.name for path in outbox.iterdir()] == ["old-0.refused"]
+
+
 # --- the judge ------------------------------------------------------------------------------------------------
 
 

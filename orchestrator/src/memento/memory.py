@@ -25,6 +25,10 @@ class MemoryUnavailable(Exception):
     """The case bank did not do what was asked. The message says why; the run goes on without it."""
 
 
+class _Refused(MemoryUnavailable):
+    """The bank is there and said no: the same message will be refused again."""
+
+
 class _Retrieved(BaseModel):
     decision_id: str
     memory: Literal["on", "void"] = "on"
@@ -104,15 +108,23 @@ class CaseMemory:
     async def deliver_outbox(self) -> int:
         """Hand the bank what earlier runs could not; returns how many were taken.
 
+        What the bank refuses now that it is there is set aside as `*.refused`: it must not hold up the others.
+
         Raises:
-            MemoryUnavailable: the bank does not take them now either.
+            MemoryUnavailable: the bank cannot be reached now either.
         """
+        taken = 0
         waiting = sorted(self.outbox.glob("*.json")) if self.outbox is not None and self.outbox.is_dir() else []
         for path in waiting:
             message = json.loads(path.read_text(encoding="utf-8"))
-            await self._call(message["tool"], message["arguments"])
+            try:
+                await self._call(message["tool"], message["arguments"])
+            except _Refused:
+                path.rename(path.with_suffix(".refused"))
+                continue
             path.unlink()
-        return len(waiting)
+            taken += 1
+        return taken
 
     async def _deliver(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -131,7 +143,7 @@ class CaseMemory:
         except (ServerUnavailable, MCPError) as exc:
             raise MemoryUnavailable(str(exc)) from exc
         if result.is_error:
-            raise MemoryUnavailable(result_text(result))
+            raise _Refused(result_text(result))
         if result.structured_content is None:
             raise MemoryUnavailable(f"{self.server} answered {tool} without structured content")
         return cast(dict[str, Any], result.structured_content)
