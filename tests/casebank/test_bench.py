@@ -6,6 +6,7 @@ import csv
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from memento_casebank.bench.stream import name_match, run_stream, vote, worst_wi
 from memento_casebank.bench.world import PolicySpec, Utterances, calibration_error, read_utterances
 from memento_casebank.embedders import HashingEmbedder
 from memento_casebank.policies import POLICIES
+from memento_casebank.policies.base import Decision, Outcome, Policy
 
 TOPICS = {
     "card_arrival": ["card arrival, when will it be here", "when will it be here"],
@@ -88,6 +90,42 @@ def test_only_false_praise_puts_wrong_answers_in_the_bank(data: Utterances) -> N
     """With every failure praised, the bank keeps the agent's errors."""
     result = run_stream(data, PolicySpec("no_memory"), seed=1, length=100, false_positive=1.0)
     assert result.wrong_in_bank == pytest.approx(1 - result.cumulative)
+
+
+@dataclass(frozen=True)
+class Spied(PolicySpec):
+    """Hands out a policy that keeps what it was taught."""
+
+    taught: list[tuple[Decision, Outcome]]
+
+    def make(self, seed: int, **more: Any) -> Policy[Any]:
+        policy = super().make(seed, **more)
+        learn = policy.learn
+
+        def noted(decision: Decision, outcome: Outcome) -> None:
+            self.taught.append((decision, outcome))
+            learn(decision, outcome)
+
+        policy.learn = noted
+        return policy
+
+
+def test_the_cases_that_were_followed_are_cited_and_only_the_answer_given_is_judged(data: Utterances) -> None:
+    """One reward per question; the cited cases are those that said what the agent said."""
+    spec = Spied("similarity:threshold=0.3", [])
+    result = run_stream(data, spec, seed=1, length=160)
+    rewards = [outcome.reward for _, outcome in spec.taught if outcome.reward is not None]
+    assert result.cumulative == sum(rewards) / 160
+    assert len(spec.taught) == 160
+    partly = 0
+    for decision, outcome in spec.taught:
+        said: dict[int, set[str]] = {}
+        for case_id, plan in zip(decision.shown.ids, decision.shown.table["plan"].tolist(), strict=True):
+            said.setdefault(plan, set()).add(case_id)
+        assert outcome.cited in [*said.values(), frozenset()]
+        assert bool(outcome.cited) == bool(decision.shown.ids)
+        partly += len(said) > 1
+    assert partly > 0
 
 
 def test_a_seed_is_a_shuffle_and_repeats_itself(data: Utterances) -> None:

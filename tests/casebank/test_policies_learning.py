@@ -111,6 +111,20 @@ def test_bag_predictions_are_calibrated_where_the_world_is_what_it_assumes() -> 
     assert choice.success.high - choice.success.low < 0.5 * (first.success.high - first.success.low)
 
 
+def test_the_prediction_for_a_set_is_what_sets_of_that_size_earned() -> None:
+    """Learning and predicting share an outcome among n cases in the same way."""
+    policy, offered = make_policy("bag", memory_off_share=0.0, explore_share=0.0), candidates([0.7] * 4)
+    predicted: list[float] = []
+    for step in range(600):
+        teach(policy, offered, [((0, 1, 2, 3), float(step % 6 > 0)), ((), float(step % 3 == 0))])
+        choice = policy.choose(query(), offered, 4, np.random.default_rng(0))
+        assert choice.success is not None
+        if step >= 480:
+            assert len(choice.rows) == 4
+            predicted.append(choice.success.mean)
+    assert np.mean(predicted) == pytest.approx(5 / 6, abs=0.03)
+
+
 def test_showing_nothing_has_a_lift_of_exactly_nothing() -> None:
     """The void case is what lift is measured against."""
     choice = make_policy("bag").choose(query(), candidates([]), 4, np.random.default_rng(0))
