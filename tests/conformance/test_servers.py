@@ -81,19 +81,7 @@ def test_each_tool_is_described_for_the_model_and_annotated_for_the_host(name: s
             assert schema.get("description"), f"{tool['name']}: {argument} has no description"
 
 
-UNBOUNDED_YET = {"casebank": "retrieve_cases.exclude_task"}
-"""Known gaps: texts without a maxLength. Take a server out once it passes."""
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(reason=UNBOUNDED_YET[name], strict=True)])
-        if name in UNBOUNDED_YET
-        else name
-        for name in SERVERS
-    ],
-)
+@OUR_SERVERS
 def test_each_input_is_bounded_and_slim(name: str) -> None:
     """A text without a length, or a number without a limit, is memory and time that a caller decides about."""
     for tool in tools_of(name):

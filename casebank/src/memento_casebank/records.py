@@ -70,7 +70,9 @@ class Step(_Record):
     model_config = ConfigDict(frozen=True, extra="ignore")  # agents note more about their steps than we need
 
     subtask: str = Field(max_length=10_000, description="What was to be done")
-    tools: tuple[str, ...] = Field(default=(), description="Tools called, in order")
+    tools: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
+        default=(), max_length=1_000, description="Tools called, in order"
+    )
     status: str | None = Field(default=None, max_length=100, description="How it ended, in the agent's words")
     reward: Reward | None = Field(default=None, description="How well this step went, 0..1; absent: unknown")
 

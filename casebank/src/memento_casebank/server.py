@@ -165,7 +165,7 @@ def _add_cycle(server: Server[_Shelter], settings: Settings) -> None:
         limit: Annotated[int, Field(ge=1, le=32, description="Most cases to show")] = 4,
         namespace: Namespace = "default",
         exclude_task: Annotated[
-            bool | str,
+            bool | Text,
             Field(description="Evaluation: show no case of this very task; the original question if query is not it"),
         ] = False,
         run_id: Annotated[Id | None, Field(description="Your id for this run, so that its outcome finds it")] = None,

@@ -43,6 +43,8 @@ from memento.toolbox import ToolBox
 __all__ = ["Agent", "RunResult"]
 
 _MAX_RESULT_CHARS_FOR_PLANNER = 4_000
+_MAX_TOOLS_KEPT = 200
+"""Names of called tools that are kept with a step of a case."""
 
 
 @dataclass(frozen=True)
@@ -387,7 +389,11 @@ class Agent:
             "run_id": run.log.run_id,
             "model": self.planner.name,
             "steps": [
-                {"subtask": result.subtask.description, "tools": result.tools, "status": result.status}
+                {
+                    "subtask": result.subtask.description,
+                    "tools": result.tools[:_MAX_TOOLS_KEPT],
+                    "status": result.status,
+                }
                 for result in run.results
             ],
             "cost": {
