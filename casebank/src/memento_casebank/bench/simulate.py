@@ -7,7 +7,8 @@ category lifts the log-odds by 2.2, the worst lowers them by 2.4, a case of anot
 only whether the answer was right, never which case did it.
 
 The four effects and the mean difficulty were set so that the *baselines* come out near the guide's figures (no cases
-.39, cosine .39, MemRL .48, oracle .75); no learner of ours was consulted. See docs/log.md for how close they are.
+.39, cosine .39, MemRL .48, oracle .75). Figures of our own learners stood beside them while that was done, so the
+simulation is no independent referee; the stream on real utterances is. See docs/log.md for how close they are.
 
 Variants: `poison` (5 % of the cases do harm wherever they are shown), `drift` (at half time the qualities are dealt
 anew), `false_positive` (a quarter of the failures is reported as success), `useless` (no case helps, some harm).
