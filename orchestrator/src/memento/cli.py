@@ -90,7 +90,8 @@ def ask(
         memory=memory,
         config=config,
     )
-    _run(_ask, settings, question.strip(), file or [], folder or [], as_json, quiet)
+    kept = "What was done is kept: memento runs show last"
+    _run(_ask, settings, question.strip(), file or [], folder or [], as_json, quiet, kept=kept)
 
 
 @app.command()
@@ -201,7 +202,7 @@ def main() -> None:
     app()
 
 
-def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any) -> None:
+def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any, kept: str = "") -> None:
     """Run an async command, and turn what an operator can mend into one line."""
     from memento.journal import RunNotFound
     from memento.server_list import ServerListError
@@ -210,7 +211,7 @@ def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any) -> No
     try:
         code = anyio.run(body, *args)
     except KeyboardInterrupt:
-        typer.echo("\nInterrupted. What was done is kept: memento runs show last", err=True)
+        typer.echo(f"\nInterrupted. {kept}".rstrip(), err=True)
         raise typer.Exit(_INTERRUPTED) from None
     except (ConfigError, ServerListError, RunNotFound) as exc:
         _stop(str(exc))
