@@ -124,6 +124,24 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", [("ask", "--model", "offline", "Q?"), ("tools",), ("runs", "list"), ("demo",)])
+def test_a_home_that_cannot_be_written_is_one_clear_line(memento: Memento, command: tuple[str, ...]) -> None:
+    (memento.folder / "file").touch()
+    done = memento.run(*command, environ={"MEMENTO_HOME": str(memento.folder / "file" / "home")})
+    assert done.returncode == 2
+    told = one_line(done.stderr)
+    assert told.startswith("memento: MEMENTO_HOME ")
+    assert told.endswith("set it to a folder you can write.")
+
+
+def test_doctor_names_a_home_that_cannot_be_written(memento: Memento) -> None:
+    (memento.folder / "file").touch()
+    done = memento.run("doctor", environ={"MEMENTO_HOME": str(memento.folder / "file" / "home")})
+    assert done.returncode == 1
+    assert "✗ MEMENTO_HOME" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_no_key_and_no_model_shows_the_three_ways_to_go_on(memento: Memento) -> None:
     done = memento.run("ask", "Q?")
     assert done.returncode == 2

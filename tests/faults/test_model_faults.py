@@ -48,7 +48,6 @@ async def session_with(tmp_path: Path, *faults: Fault, **settings: Any) -> Async
         (Fault("html"), "without any choice"),
         (Fault("no_choices"), "without any choice"),
         (Fault("broken_json"), "something that is not JSON"),
-        (Fault("500", role="executor"), "failed with HTTP 500"),
     ],
     ids=lambda value: f"{value.kind}-{value.role}" if isinstance(value, Fault) else "",
 )

@@ -3,6 +3,7 @@
 The tests named "defect N" show that defect N of the reference repository (spec/memento.md §7.2) is not here.
 """
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ import anyio
 import httpx2
 import pytest
 from mcp.server import MCPServer
+from openai import AsyncOpenAI
 
+from memento.agent import RunResult
 from memento.events import (
     Answered,
     CaseWritten,
@@ -240,7 +243,7 @@ async def test_defect_19_what_goes_wrong_with_a_call_is_told_to_the_model_and_th
         result = await play.run()
     assert result.answer == "unknown"
     message = play.model.sent[2]["messages"][-1]["content"]
-    assert message.startswith("Error: ")
+    assert message.startswith("Error")
     assert told in message
     assert "secret" not in message
 
@@ -272,7 +275,7 @@ async def test_defect_21_an_executor_sees_its_subtask_and_the_results_but_never_
 
 async def test_defect_21_a_new_run_starts_with_an_empty_history_also_after_one_that_failed(tmp_path: Path) -> None:
     broken = httpx2.Response(500, json={"error": {"message": "down"}})
-    async with scene(tmp_path, [plans("x"), broken, answers("b")]) as play:
+    async with scene(tmp_path, [broken, answers("b")]) as play:
         first = await play.run("Question A?")
         second = await play.run("Question B?")
     assert (first.status, second.answer) == ("failed", "b")
@@ -504,6 +507,7 @@ async def test_a_bank_that_cannot_be_read_is_said_and_its_case_waits_in_the_outb
     warnings = [event.text for event in play.of(Warned)]
     assert any("Case memory could not be read" in text for text in warnings)
     assert any("waits in the outbox" in text for text in warnings)
+    assert [path.suffix for path in (tmp_path / "outbox").iterdir()] == [".json"]
     (waiting,) = (tmp_path / "outbox").iterdir()
 
     healthy = FakeBank([])
@@ -518,11 +522,22 @@ async def test_a_message_that_the_bank_refuses_is_set_aside_and_holds_up_no_othe
     outbox.mkdir()
     message = {"tool": "retain_case", "arguments": {"question": "no plan, no run"}}
     (outbox / "old-0.json").write_text(json.dumps(message), encoding="utf-8")
+    (outbox / "torn.json").write_text('{"tool": "retain', encoding="utf-8")
     bank = FakeBank([])
     async with scene(tmp_path, [answers("b")], servers={"casebank": bank.server}) as play:
         await play.run("Q2?")
     assert [row["question"] for name, row in bank.seen if name == "retain"] == ["Q2?"]
-    assert [path.name for path in outbox.iterdir()] == ["old-0.refused"]
+    assert sorted(path.name for path in outbox.iterdir()) == ["old-0.refused", "torn.refused"]
+
+
+async def test_without_a_memory_server_nothing_is_promised_to_a_later_run(tmp_path: Path) -> None:
+    async with scene(tmp_path, [answers("b")], servers={"calc": calculator()}) as play:
+        memory = dataclasses.replace(play.agent.memory, mode="on")
+        play.agent = dataclasses.replace(play.agent, memory=memory)
+        result = await play.run("Q?")
+    assert result.answer == "b"
+    assert not (tmp_path / "outbox").exists()
+    assert any("no server named 'casebank' in mcp.json" in event.text for event in play.of(Warned))
 
 
 # --- the judge ------------------------------------------------------------------------------------------------
@@ -596,14 +611,107 @@ async def test_an_endpoint_that_gives_no_usable_reply_fails_the_run_with_one_lin
     assert [event.status for event in play.of(RunEnded)] == ["failed"]
 
 
-async def test_an_executor_whose_endpoint_breaks_ends_the_run_and_the_record_keeps_what_was_done(
-    tmp_path: Path,
-) -> None:
-    script = [plans("one"), says("r1"), plans("two"), httpx2.Response(500, json={"error": {"message": "boom"}})]
-    async with scene(tmp_path, script) as play:
+async def test_a_model_that_fails_in_a_subtask_fails_that_subtask_and_what_was_done_is_not_lost(tmp_path: Path) -> None:
+    def anyone(body: dict[str, Any]) -> Any:
+        if not body.get("tools"):
+            return answers("from one alone") if len(body["messages"]) > 3 else plans("one", "two")
+        broken = httpx2.Response(500, json={"error": {"message": "boom"}})
+        return broken if body["messages"][1]["content"].endswith("two") else says("r1")
+
+    async with scene(tmp_path, [anyone] * 5) as play:
         result = await play.run()
+    assert (result.status, result.answer) == ("answered", "from one alone")
+    assert {event.subtask_id: event.status for event in play.of(SubtaskDone)} == {"1": "done", "2": "failed"}
+    assert result.usage.cost_usd is None, "nobody knows what a call that failed has cost"
+
+
+async def test_a_run_that_failed_after_some_work_is_kept_as_a_case_with_an_unknown_outcome(tmp_path: Path) -> None:
+    bank = FakeBank([])
+    broken = httpx2.Response(500, json={"error": {"message": "down"}})
+    async with scene(tmp_path, [plans("one"), says("r1"), broken], servers={"casebank": bank.server}) as play:
+        result = await play.run("Q?")
     assert result.status == "failed"
-    assert next(event.result for event in play.of(SubtaskDone)) == "r1"
+    kept = next(row for name, row in bank.seen if name == "retain")
+    assert (kept["answer"], [step["status"] for step in kept["plan"]["plan"]]) == (None, ["done"])
+    assert bank.outcomes == []
+
+
+GOOD_REPLY = {"message": {"role": "assistant", "content": '{"final_answer": "42"}'}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param({"choices": [{"message": None}]}, id="null message"),
+        pytest.param({"choices": [{}]}, id="no message"),
+        pytest.param({"choices": "x"}, id="text for choices"),
+        pytest.param({"choices": [None]}, id="null choice"),
+        pytest.param([], id="a list"),
+        pytest.param({"choices": [GOOD_REPLY], "usage": {"prompt_tokens": "a"}}, id="usage in words"),
+    ],
+)
+async def test_a_reply_of_an_odd_shape_is_a_broken_reply_or_read_for_what_is_good_in_it(
+    tmp_path: Path, body: Any
+) -> None:
+    async with scene(tmp_path, [httpx2.Response(200, json=body)]) as play:
+        result = await play.run()
+    good = "usage" in str(body)
+    assert (result.status, result.answer) == (("answered", "42") if good else ("failed", None))
+    assert (result.usage.input_tokens, "\n" in result.reason) == (None, False)
+
+
+async def test_a_run_ends_within_its_time_and_the_grace_for_its_last_answer(tmp_path: Path) -> None:
+    server = calculator()
+
+    @server.tool()
+    async def hang() -> str:
+        """Never come back."""
+        await anyio.sleep_forever()
+        return ""
+
+    async def never(_: httpx2.Request) -> httpx2.Response:
+        await anyio.sleep_forever()
+        return httpx2.Response(200)
+
+    script = [plans("slow"), calls(("calc__hang", {}))]
+    silent = httpx2.AsyncClient(transport=httpx2.MockTransport(never))
+    async with (
+        scene(tmp_path, script, servers={"calc": server}, max_seconds=0.5, final_seconds=0.3) as play,
+        AsyncOpenAI(api_key="k", base_url="http://model.test/v1", http_client=silent, max_retries=0) as gone,
+    ):
+        results: list[RunResult] = []
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+
+                async def run() -> None:
+                    results.append(await play.run())
+
+                group.start_soon(run)
+                while not play.of(ToolCalled):
+                    await anyio.lowlevel.checkpoint()
+                play.agent.planner.client = gone  # the endpoint falls silent while the tool hangs
+    assert (results[0].status, results[0].answer) == ("no_answer", None)
+    assert results[0].reason == "the limit of 0.5 s is reached, and the planner gave no answer in time"
+
+
+async def test_a_run_that_is_cancelled_says_so_in_its_record(tmp_path: Path) -> None:
+    server = calculator()
+    called = anyio.Event()
+
+    @server.tool()
+    async def hang() -> str:
+        """Never come back."""
+        called.set()
+        await anyio.sleep_forever()
+        return ""
+
+    async with scene(tmp_path, [plans("x"), calls(("calc__hang", {}))], servers={"calc": server}) as play:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(play.run)
+                await called.wait()
+                group.cancel_scope.cancel()
+    assert [event.status for event in play.of(RunEnded)] == ["cancelled"]
 
 
 async def test_a_refusal_of_the_executor_is_a_failed_subtask_with_the_models_words(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_http_and_sse_entries_expand_url_and_headers(tmp_path: Path) -> None:
         pytest.param(
             {"mcpServers": {"a": {"type": "tcp", "command": "x"}}}, "type: Input should be", id="unknown type"
         ),
+        pytest.param({"mcpServers": {"a": {"type": ["x"], "command": "x"}}}, "type: Input should be", id="odd type"),
         pytest.param({"mcpServers": {"a": {"url": "ftp://x"}}}, 'needs a "url" that starts with http', id="bad url"),
         pytest.param(
             {"mcpServers": {"a": {"command": "${NOWHERE}"}}},

@@ -72,7 +72,6 @@ class _SubtaskResult:
     text: str
     tools: list[str]
     sources: list[str]
-    error: ModelError | None = None
 
     @property
     def label(self) -> str:
@@ -159,18 +158,23 @@ class Agent:
         )
         for server, problem in self.toolbox.problems.items():
             emit(Warned(text=f"The {server} server is not available: {problem}"))
-        status: RunStatus = "cancelled"
-        detail = ""
+        status: RunStatus = "failed"
+        detail = "it crashed"
         try:
             answered = await self._answer(run, exclude_task=exclude_task)
-            status = "no_answer" if answered.answer is None else "answered"
             emit(answered)
-            if await self._keep(run, answered) and self.judge is not None and answered.answer is not None:
-                await self._judge(run, self.judge, answered.answer, answered.cases_used)
+            await self._keep_and_judge(run, answered)
+            status, detail = "no_answer" if answered.answer is None else "answered", ""
         except (ModelError, PlanUnreadable) as exc:
             status, detail = "failed", _sentence(exc)
             answered = Answered(answer=None, reason=detail)
             emit(answered)
+            _close_plan(run)
+            if run.results:  # what was done is kept, with an outcome that stays unknown
+                await self._keep_and_judge(run, answered)
+        except anyio.get_cancelled_exc_class():
+            status, detail = "cancelled", ""
+            raise
         finally:
             seconds = time.monotonic() - started
             emit(
@@ -212,7 +216,9 @@ class Agent:
         if wall.cancelled_caught:
             reason = f"the limit of {limit:g} s is reached"
         run.emit(Warned(text=f"Stopping here: {reason}."))
-        return await self._forced_answer(run, reason)
+        with anyio.move_on_after(self.settings.final_seconds):
+            return await self._forced_answer(run, reason)
+        return Answered(answer=None, reason=f"{reason}, and the planner gave no answer in time", forced=True)
 
     async def _plan_and_execute(self, run: _Run, *, exclude_task: bool) -> FinalAnswer | None:
         """Up to `max_plans` cycles; `None` when they are used up."""
@@ -274,7 +280,11 @@ class Agent:
         return Answered(answer=None, reason=f"{reason}, and the planner gave no answer", forced=True)
 
     async def _ask_planner(self, run: _Run) -> Reply:
-        reply = await self.planner.complete(run.messages)
+        try:
+            reply = await self.planner.complete(run.messages)
+        except ModelError:
+            run.budget.spent(Usage())  # nobody knows what a call that failed has cost
+            raise
         run.messages.append(reply.message)
         run.budget.spent(reply.usage)
         run.emit(_model_called("planner", self.planner, reply, run.cycle))
@@ -291,11 +301,7 @@ class Agent:
     # --- executing ---------------------------------------------------------------------------------------
 
     async def _execute(self, run: _Run, plan: Plan) -> None:
-        """Run the plan's subtasks, each as soon as what it depends on is done.
-
-        Raises:
-            ModelError: the executor's model cannot be used; what was running is finished first.
-        """
+        """Run the plan's subtasks, each as soon as what it depends on is done."""
         run.plan, run.finished = plan, {}
         finished, started = run.finished, set[str]()
         send, receive = anyio.create_memory_object_stream[_SubtaskResult](len(plan.subtasks))
@@ -306,10 +312,9 @@ class Agent:
         async with send, receive, anyio.create_task_group() as group:
             while True:
                 free = self.settings.parallel_subtasks - (len(started) - len(finished))
-                broken = any(result.error for result in finished.values())
                 done = [key for key, result in finished.items() if result.status == "done"]
                 ready = [subtask for subtask in ready_subtasks(plan, done) if subtask.id not in started]
-                for subtask in [] if broken else ready[:free]:
+                for subtask in ready[:free]:
                     started.add(subtask.id)
                     run.emit(SubtaskStarted(cycle=run.cycle, subtask_id=subtask.id, description=subtask.description))
                     group.start_soon(one, subtask)
@@ -318,9 +323,6 @@ class Agent:
                 result = await receive.receive()
                 finished[result.subtask.id] = result
                 run.emit(_subtask_done(result))
-        error = next((result.error for result in finished.values() if result.error), None)
-        if error is not None:
-            raise error
 
     async def _subtask(self, run: _Run, subtask: Subtask) -> _SubtaskResult:
         earlier = [(result.subtask.description, result.text) for result in run.results if result.status == "done"]
@@ -339,7 +341,8 @@ class Agent:
                 earlier=before,
             )
         except ModelError as exc:
-            return _SubtaskResult(run.cycle, subtask, "failed", str(exc), [], [], error=exc)
+            run.budget.spent(Usage())
+            return _SubtaskResult(run.cycle, subtask, "failed", str(exc), [], [])
         status: Literal["done", "failed"] = "failed" if report.failed else "done"
         return _SubtaskResult(run.cycle, subtask, status, report.text, report.tools, report.sources)
 
@@ -355,6 +358,14 @@ class Agent:
         return experience(cases.cases, cases.evidence)
 
     # --- keeping -----------------------------------------------------------------------------------------
+
+    async def _keep_and_judge(self, run: _Run, answered: Answered) -> None:
+        with anyio.move_on_after(self.settings.final_seconds) as limit:
+            if await self._keep(run, answered) and self.judge is not None and answered.answer is not None:
+                await self._judge(run, self.judge, answered.answer, answered.cases_used)
+        if limit.cancelled_caught:
+            text = f"Keeping and judging the attempt took over {self.settings.final_seconds:g} s and was given up"
+            run.emit(Warned(text=text))
 
     async def _judge(self, run: _Run, judge: Model, answer: str, cited: list[str]) -> None:
         """Ask the judge and record what it says; no verdict leaves the outcome unknown."""
@@ -377,7 +388,7 @@ class Agent:
                 cited=cited,
             )
         except MemoryUnavailable as exc:
-            run.emit(Warned(text=f"The outcome could not be told to the case bank now and waits in the outbox: {exc}"))
+            run.emit(Warned(text=f"The outcome could not be told to the case bank now: {exc}"))
 
     async def _keep(self, run: _Run, answered: Answered) -> bool:
         """Write the attempt to case memory, with an outcome that is not known yet; `False` when it is not there."""
@@ -409,7 +420,7 @@ class Agent:
             case_id = await self.memory.retain(case)
         except MemoryUnavailable as exc:
             run.emit(CaseWritten(case_id=None, detail=str(exc)))
-            run.emit(Warned(text=f"The case could not be kept in memory now and waits in the outbox: {exc}"))
+            run.emit(Warned(text=f"The case could not be kept in memory now: {exc}"))
             return False
         run.emit(CaseWritten(case_id=case_id))
         return True

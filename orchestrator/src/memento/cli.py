@@ -90,7 +90,14 @@ def ask(
         memory=memory,
         config=config,
     )
-    kept = "What was done is kept: memento runs show last"
+    from memento.journal import Journal
+
+    journal = Journal(settings.home)
+    before = journal.count()
+
+    def kept() -> str:
+        return "What was done is kept: memento runs show last" if journal.count() > before else ""
+
     _run(_ask, settings, question.strip(), file or [], folder or [], as_json, quiet, kept=kept)
 
 
@@ -159,12 +166,19 @@ def runs_list(
 ) -> None:
     """The newest runs."""
     from memento.journal import Journal
+    from memento.session import ConfigError, check_home
 
-    found = Journal(_settings().home).runs(limit=limit)
+    home = _settings().home
+    try:
+        check_home(home)
+    except ConfigError as exc:
+        _stop(str(exc))
+    found = Journal(home).runs(limit=limit)
     if as_json:
         _print_json({"runs": [run.model_dump() for run in found]})
         return
     table = Table("run", "status", "answer", "reward", "question")
+    table.columns[0].no_wrap = True  # what `memento feedback` and `runs show` ask for
     for run in found:
         reward = "?" if run.reward is None else f"{run.reward:g}"
         table.add_row(run.run_id, run.status, Text(run.answer or "–"), reward, Text(run.question))
@@ -202,7 +216,7 @@ def main() -> None:
     app()
 
 
-def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any, kept: str = "") -> None:
+def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any, kept: Callable[[], str] = str) -> None:
     """Run an async command, and turn what an operator can mend into one line."""
     from memento.journal import RunNotFound
     from memento.server_list import ServerListError
@@ -211,7 +225,7 @@ def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any, kept:
     try:
         code = anyio.run(body, *args)
     except KeyboardInterrupt:
-        typer.echo(f"\nInterrupted. {kept}".rstrip(), err=True)
+        typer.echo(f"\nInterrupted. {kept()}".rstrip(), err=True)
         raise typer.Exit(_INTERRUPTED) from None
     except (ConfigError, ServerListError, RunNotFound) as exc:
         _stop(str(exc))
@@ -283,9 +297,10 @@ async def _tools(settings: Settings, as_json: bool) -> int:
     import os
 
     from memento.server_list import load_server_list
-    from memento.session import server_environ
+    from memento.session import check_home, server_environ
     from memento.toolbox import ToolLimits, open_toolbox
 
+    check_home(settings.home)
     environ = server_environ(settings, os.environ)
     servers = load_server_list(settings.config, environ)
     limits = ToolLimits(connect_timeout_seconds=settings.connect_timeout_seconds)

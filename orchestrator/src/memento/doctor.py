@@ -9,13 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio.to_thread
 from openai import AsyncOpenAI
 
 from memento.model import Model, ModelError
 from memento.offline import serve_stand_in
 from memento.server_list import ServerList, ServerListError, load_server_list
-from memento.session import ConfigError, ModelChoice, choose_models, server_environ
+from memento.session import ConfigError, ModelChoice, check_home, choose_models, server_environ
 from memento.settings import Settings
 from memento.toolbox import ToolBox, ToolLimits, open_toolbox
 
@@ -37,22 +36,16 @@ class Check:
 async def run_checks(settings: Settings, environ: Mapping[str, str] | None = None) -> AsyncGenerator[Check]:
     """Yield checks as they are made; none of them raises."""
     environ = dict(os.environ if environ is None else environ)
-    yield await anyio.to_thread.run_sync(_home, settings.home)
+    try:
+        check_home(settings.home)
+    except ConfigError as exc:
+        yield Check("MEMENTO_HOME", False, str(exc), "set MEMENTO_HOME to a folder you can write")
+        return
+    yield Check("MEMENTO_HOME", True, str(settings.home))
     for check in await _servers(settings, environ):
         yield check
     for check in await _models(settings):
         yield check
-
-
-def _home(home: Path) -> Check:
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        probe = home / ".doctor"
-        probe.write_text("x", encoding="utf-8")
-        probe.unlink()
-    except OSError as exc:
-        return Check("MEMENTO_HOME", False, f"{home}: {exc.strerror}", "set MEMENTO_HOME to a folder you can write")
-    return Check("MEMENTO_HOME", True, str(home))
 
 
 async def _servers(settings: Settings, environ: Mapping[str, str]) -> list[Check]:

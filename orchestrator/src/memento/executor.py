@@ -177,7 +177,7 @@ class Executor:
                 stored_as=stored_as,
             )
         )
-        return f"Error: {text}" if outcome.is_error else text
+        return f"Error: {text}" if outcome.is_error and not text.startswith("Error") else text
 
     async def _call_server_tool(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
         spec = next((spec for spec in self.specs if spec.name == name), None)

@@ -9,7 +9,7 @@ from memento.events import OutcomeRecorded
 from memento.journal import Journal
 from memento.memory import CaseMemory, MemoryUnavailable
 from memento.server_list import load_server_list
-from memento.session import ConfigError, server_environ
+from memento.session import ConfigError, check_home, server_environ
 from memento.settings import Settings
 from memento.toolbox import ToolLimits, open_toolbox
 
@@ -23,6 +23,7 @@ async def give_feedback(settings: Settings, run: str, reward: float) -> str:
         RunNotFound: there is no such run.
         ConfigError: mcp.json has no memory server.
     """
+    check_home(settings.home)
     journal = Journal(settings.home)
     run_id = journal.find(run)
     environ = server_environ(settings, os.environ)

@@ -5,7 +5,7 @@ and the outbox for cases that could not be delivered. It learns nothing itself, 
 was not there: a run "with memory" that had none says so.
 """
 
-import json
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,6 +29,13 @@ class _Refused(MemoryUnavailable):
     """The bank is there and said no: the same message will be refused again."""
 
 
+class _Waiting(BaseModel):
+    """A message in the outbox."""
+
+    tool: str
+    arguments: dict[str, Any]
+
+
 class _Retrieved(BaseModel):
     decision_id: str
     memory: Literal["on", "void"] = "on"
@@ -38,7 +45,7 @@ class _Retrieved(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class CaseMemory:
-    """`mode` is the operator's: `off` reads and writes nothing, `read-only` reads and writes nothing."""
+    """`mode` is the operator's: `off` does neither, `read-only` shows cases and keeps none."""
 
     toolbox: ToolBox
     mode: Literal["on", "read-only", "off"] = "on"
@@ -114,28 +121,33 @@ class CaseMemory:
             MemoryUnavailable: the bank cannot be reached now either.
         """
         taken = 0
+        # A name ends in .json only once the file is whole (`_deliver`).
         waiting = sorted(self.outbox.glob("*.json")) if self.outbox is not None and self.outbox.is_dir() else []
         for path in waiting:
-            message = json.loads(path.read_text(encoding="utf-8"))
             try:
-                await self._call(message["tool"], message["arguments"])
-            except _Refused:
-                path.rename(path.with_suffix(".refused"))
+                message = _Waiting.model_validate_json(path.read_text(encoding="utf-8"))
+                await self._call(message.tool, message.arguments)
+            except FileNotFoundError:
+                continue  # another process delivered it
+            except (_Refused, ValidationError):
+                path.replace(path.with_suffix(".refused"))
                 continue
-            path.unlink()
+            path.unlink(missing_ok=True)
             taken += 1
         return taken
 
     async def _deliver(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         try:
             return await self._call(tool, arguments)
-        except MemoryUnavailable:
-            if self.outbox is not None:
-                self.outbox.mkdir(parents=True, exist_ok=True)
-                text = json.dumps({"tool": tool, "arguments": arguments}, ensure_ascii=False)
-                number = len(list(self.outbox.iterdir()))
-                (self.outbox / f"{arguments['run_id']}-{number}.json").write_text(text, encoding="utf-8")
-            raise
+        except MemoryUnavailable as exc:
+            if self.outbox is None or self.server not in self.toolbox.servers:
+                raise
+            self.outbox.mkdir(parents=True, exist_ok=True)
+            name = f"{arguments['run_id']}-{secrets.token_hex(4)}"
+            part = self.outbox / f"{name}.part"
+            part.write_text(_Waiting(tool=tool, arguments=arguments).model_dump_json(), encoding="utf-8")
+            part.replace(part.with_suffix(".json"))
+            raise MemoryUnavailable(f"{exc} (it waits in the outbox for a later run)") from exc
 
     async def _call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -172,13 +172,15 @@ class Model:
     def _read(self, completion: ChatCompletion, seconds: float) -> Reply:
         # Typed as a completion, but the SDK returns what came: a str for an HTML page, choices=None for {"error": …}.
         choices: Any = getattr(completion, "choices", None)
-        if not choices:
+        choice: Any = cast(list[Any], choices)[0] if isinstance(choices, list) and choices else None
+        written: Any = getattr(choice, "message", None)
+        if not hasattr(written, "model_dump"):
             raise ModelReplyBroken(
                 f"{self.name} at {self.client.base_url} answered without any choice: {_line(completion)}. "
                 "Is the base URL right (it usually ends in /v1)?"
             )
-        choice = choices[0]
-        message = cast(Message, choice.message.model_dump(exclude_none=True))
+        # warnings=False: what a server sends need not fit the SDK's types, and is read below with care.
+        message = cast(Message, written.model_dump(exclude_none=True, warnings=False))
         read = [(_tool_request(call, number), call) for number, call in enumerate(message.get("tool_calls") or [])]
         requests = [(request, call) for request, call in read if request is not None]
         if requests:
@@ -191,24 +193,31 @@ class Model:
             message=message,
             text=content if isinstance(content, str) else _text_of_parts(content),
             tool_requests=[request for request, _ in requests],
-            finish_reason=choice.finish_reason,
+            finish_reason=_text_or_none(getattr(choice, "finish_reason", None)),
             usage=self._usage(completion),
             seconds=seconds,
-            refusal=message.get("refusal"),
+            refusal=_text_or_none(message.get("refusal")),
         )
 
     def _usage(self, completion: ChatCompletion) -> Usage:
-        told = completion.usage
-        if told is None:
-            return Usage()
-        details = told.prompt_tokens_details
+        told: Any = getattr(completion, "usage", None)
+        details: Any = getattr(told, "prompt_tokens_details", None)
         usage = Usage(
-            input_tokens=told.prompt_tokens,
-            output_tokens=told.completion_tokens,
-            cached_tokens=(details.cached_tokens if details else None) or 0,
+            input_tokens=_count(getattr(told, "prompt_tokens", None)),
+            output_tokens=_count(getattr(told, "completion_tokens", None)),
+            cached_tokens=None if told is None else _count(getattr(details, "cached_tokens", None)) or 0,
         )
         cost = 0.0 if self.is_free else price_usd(self.name, str(self.client.base_url), usage)
         return usage.model_copy(update={"cost_usd": cost})
+
+
+def _count(value: object) -> int | None:
+    """A token count, or unknown when the server sent something else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _tool_request(call: dict[str, Any], number: int) -> ToolRequest | None:

@@ -97,7 +97,7 @@ def _entry(name: str, raw: Any, where: str, environ: Mapping[str, str], folder: 
         raise ServerListError(f"{where}: server {name!r} must be an object.")
     given = cast(dict[str, Any], raw)
     fields: dict[str, Any] = {"type": "http" if "url" in given and "command" not in given else "stdio", **given}
-    if fields["type"] in {"streamable-http", "streamableHttp"}:
+    if fields["type"] in ("streamable-http", "streamableHttp"):
         fields["type"] = "http"
     if fields.get("disabled") is True:
         return ServerEntry(type="stdio", command="disabled", disabled=True)

@@ -5,6 +5,7 @@ place that knows both the configuration and the parts.
 """
 
 import os
+import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from memento.server_list import ServerList, load_server_list
 from memento.settings import Settings
 from memento.toolbox import ToolBox, ToolLimits, open_toolbox
 
-__all__ = ["ConfigError", "ModelChoice", "Session", "choose_models", "open_session", "server_environ"]
+__all__ = ["ConfigError", "ModelChoice", "Session", "check_home", "choose_models", "open_session", "server_environ"]
 
 _OPENAI = "https://api.openai.com/v1"
 
@@ -162,6 +163,7 @@ async def open_session(
         ServerListError: mcp.json is wrong.
     """
     choice = choose_models(settings)
+    check_home(settings.home)
     journal = Journal(settings.home)
     if choice.is_offline and seed is None:
         seed = journal.count()  # its rules are fixed: without a seed of its own every run would explore the same way
@@ -227,6 +229,23 @@ async def open_session(
             files=[str(file.resolve()) for file in files],
             folders=[str(folder.resolve()) for folder in folders],
         )
+
+
+def check_home(home: Path) -> None:
+    """Make the folder of all user data, and see that it can be written.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as exc:
+        reason = exc.strerror or str(exc)
+        raise ConfigError(
+            f"MEMENTO_HOME {home} cannot be written ({reason}); set it to a folder you can write."
+        ) from exc
 
 
 def server_environ(

@@ -63,7 +63,9 @@ class Settings(ServerSettings):
     max_cost_usd: float | None = Field(default=None, gt=0)
     """Money of one run, as far as prices are known; unset is no limit."""
     max_seconds: float = Field(default=900.0, gt=0)
-    """Wall time of one run."""
+    """Wall time of one run, before its last answer."""
+    final_seconds: float = Field(default=60.0, gt=0)
+    """How long a forced last answer may take, and how long keeping and judging the attempt may take."""
     parallel_subtasks: int = Field(default=3, ge=1, le=32)
     """How many subtasks of a plan run at once."""
     max_result_chars: int = Field(default=16_000, ge=500)

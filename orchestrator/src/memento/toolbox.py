@@ -53,6 +53,7 @@ _CONNECTION_CLOSED = -32000
 _REQUEST_TIMEOUT = -32001
 _SEPARATOR = "__"
 _MAX_NAME_CHARS = 64
+_LOG_TAIL_BYTES = 4_000
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -289,6 +290,7 @@ class ToolBox:
         """Connect, list the tools, and hold the client until it is lost. Returns what ended it."""
         limit = self._limits.connect_timeout_seconds
         log = self._open_log(server.name)
+        # From here on the log is ours alone: another run's log of the same name is another file.
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
                 async with Client(_transport(server, self._environ, log)) as client:
@@ -298,21 +300,12 @@ class ToolBox:
                     self._set_state(server, "ready", "", tools=len(tools))
                     await server.lost.wait()
         except Exception as exc:  # noqa: BLE001 - the edge to a foreign process: whatever it is, there is no server
-            return self._explain(server, exc)
+            return _explain(server, exc, log)
         finally:
             log.close()
         if scope.cancelled_caught:
             return f"it did not answer within {limit:g} s"
         return server.detail or "the connection was lost"
-
-    def _explain(self, server: _Server, error: BaseException) -> str:
-        cause = _innermost(error)
-        if isinstance(cause, FileNotFoundError) and isinstance(server.target, ServerEntry):
-            return f"the command {server.target.command!r} is not installed or not on the PATH"
-        if isinstance(cause, PermissionError) and isinstance(server.target, ServerEntry):
-            return f"the command {server.target.command!r} may not be run: {cause.strerror}"
-        said = self._last_log_line(server.name)
-        return f"{cause or type(cause).__name__}" + (f"; it said: {said}" if said else "")
 
     def _set_state(
         self, server: _Server, state: Literal["ready", "restarting", "failed"], detail: str, tools: int | None = None
@@ -328,14 +321,29 @@ class ToolBox:
         if self._log_folder is None:
             return open(os.devnull, "w", encoding="utf-8")
         self._log_folder.mkdir(parents=True, exist_ok=True)
-        return (self._log_folder / f"{name}.log").open("w", encoding="utf-8")
+        path = self._log_folder / f"{name}.log"
+        path.unlink(missing_ok=True)
+        return path.open("w+", encoding="utf-8", errors="replace")
 
-    def _last_log_line(self, name: str) -> str:
-        if self._log_folder is None:
-            return ""
-        text = (self._log_folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
-        lines = [line for line in text.splitlines() if line.strip()]
-        return lines[-1].strip()[:300] if lines else ""
+
+def _explain(server: _Server, error: BaseException, log: IO[str]) -> str:
+    """Why a server is not there, in one line, with the last it said."""
+    cause = _innermost(error)
+    if isinstance(cause, FileNotFoundError) and isinstance(server.target, ServerEntry):
+        return f"the command {server.target.command!r} is not installed or not on the PATH"
+    if isinstance(cause, PermissionError) and isinstance(server.target, ServerEntry):
+        return f"the command {server.target.command!r} may not be run: {cause.strerror}"
+    reason = " ".join(str(cause).split()) or type(cause).__name__
+    said = _last_line(log)
+    return f"{reason}; it said: {said}" if said else reason
+
+
+def _last_line(log: IO[str]) -> str:
+    if not log.readable():
+        return ""
+    log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL_BYTES))
+    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
 
 
 def result_text(result: CallToolResult) -> str:
@@ -386,7 +394,7 @@ async def _http(entry: ServerEntry) -> AsyncGenerator[Any]:
     from mcp.client.streamable_http import streamable_http_client
 
     # retries: with the SDK's default transport one refused connection kills the whole client (guides/mcp.md §0.3).
-    transport = httpx2.AsyncHTTPTransport(retries=5)
+    transport = httpx2.AsyncHTTPTransport(retries=2)
     timeout = httpx2.Timeout(30.0, read=300.0)
     async with (
         httpx2.AsyncClient(headers=entry.headers, transport=transport, timeout=timeout) as http,

@@ -18,6 +18,7 @@ from rich.text import Text
 from memento.demo.plot import learning_svg
 from memento.demo.questions import Question
 from memento.demo.trial import Attempt, Memory, Round, TrialResult, open_demo, run_trial
+from memento.session import check_home
 
 __all__ = ["show_demo"]
 
@@ -26,6 +27,7 @@ _BAR_CHARS = 40
 
 async def show_demo(home: Path, rounds: int, out: Path | None, as_json: bool) -> int:
     """Run the demo and show it; exit code 0 when it ran, 1 when a server was missing."""
+    check_home(home)
     console = Console(stderr=as_json)
     folder = Path(tempfile.mkdtemp(prefix="memento-demo-"))
     try:
