@@ -643,7 +643,7 @@ GOOD_REPLY = {"message": {"role": "assistant", "content": '{"final_answer": "42"
     "body",
     [
         pytest.param({"choices": [{"message": None}]}, id="null message"),
-        pytest.param({"choices": [{}]}, id="no message"),
+        pytest.param({"choices": [{"index": 0}]}, id="no message"),
         pytest.param({"choices": "x"}, id="text for choices"),
         pytest.param({"choices": [None]}, id="null choice"),
         pytest.param([], id="a list"),
