@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import anyio
 import typer
@@ -21,6 +21,9 @@ from rich.text import Text
 
 from memento.settings import Settings
 from memento_kit import StartupError
+
+if TYPE_CHECKING:
+    from memento.journal import Journal
 
 __all__ = ["app", "main"]
 
@@ -165,15 +168,7 @@ def runs_list(
     limit: Annotated[int, typer.Option("--limit", min=1, help="how many")] = 20, as_json: JsonOption = False
 ) -> None:
     """The newest runs."""
-    from memento.journal import Journal
-    from memento.session import ConfigError, check_home
-
-    home = _settings().home
-    try:
-        check_home(home)
-    except ConfigError as exc:
-        _stop(str(exc))
-    found = Journal(home).runs(limit=limit)
+    found = _journal().runs(limit=limit)
     if as_json:
         _print_json({"runs": [run.model_dump() for run in found]})
         return
@@ -190,10 +185,10 @@ def runs_show(
     run: Annotated[str, typer.Argument(help="run id, its beginning or end, or `last`")], as_json: JsonOption = False
 ) -> None:
     """Every event of one run."""
-    from memento.journal import Journal, RunNotFound
+    from memento.journal import RunNotFound
     from memento.terminal import event_line
 
-    journal = Journal(_settings().home)
+    journal = _journal()
     try:
         records = list(journal.records(journal.find(run)))
     except RunNotFound as exc:
@@ -237,6 +232,18 @@ def _settings(**given: Any) -> Settings:
         return Settings(**{key: value for key, value in given.items() if value is not None})
     except StartupError as exc:
         _stop(str(exc))
+
+
+def _journal() -> "Journal":
+    from memento.journal import Journal
+    from memento.session import ConfigError, check_home
+
+    home = _settings().home
+    try:
+        check_home(home)
+    except ConfigError as exc:
+        _stop(str(exc))
+    return Journal(home)
 
 
 async def _ask(

@@ -290,7 +290,6 @@ class ToolBox:
         """Connect, list the tools, and hold the client until it is lost. Returns what ended it."""
         limit = self._limits.connect_timeout_seconds
         log = self._open_log(server.name)
-        # From here on the log is ours alone: another run's log of the same name is another file.
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
                 async with Client(_transport(server, self._environ, log)) as client:
@@ -322,7 +321,7 @@ class ToolBox:
             return open(os.devnull, "w", encoding="utf-8")
         self._log_folder.mkdir(parents=True, exist_ok=True)
         path = self._log_folder / f"{name}.log"
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # a run beside this one keeps writing to the file it has open
         return path.open("w+", encoding="utf-8", errors="replace")
 
 
