@@ -19,6 +19,7 @@ from memento.agent import RunResult
 from memento.events import (
     Answered,
     CaseWritten,
+    Nudged,
     PlanMade,
     RunEnded,
     RunStarted,
@@ -715,10 +716,12 @@ async def test_a_run_that_is_cancelled_says_so_in_its_record(tmp_path: Path) -> 
     assert [event.status for event in play.of(RunEnded)] == ["cancelled"]
 
 
-async def test_a_refusal_of_the_executor_is_a_failed_subtask_with_the_models_words(tmp_path: Path) -> None:
+async def test_an_executor_that_refuses_is_nudged_once_and_then_failed_with_the_models_words(tmp_path: Path) -> None:
     refusal = {"content": None, "refusal": "I cannot help with that."}
-    async with scene(tmp_path, [plans("x"), refusal, answers("none")]) as play:
+    async with scene(tmp_path, [plans("x"), refusal, refusal, answers("none")]) as play:
         await play.run()
+    assert "If a part of the subtask can be done" in play.model.sent[2]["messages"][-1]["content"]
+    assert [event.reason for event in play.of(Nudged)] == ["refused: I cannot help with that."]
     (done,) = play.of(SubtaskDone)
     assert (done.status, done.result) == ("failed", "the model refused: I cannot help with that.")
 

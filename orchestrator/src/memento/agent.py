@@ -11,17 +11,18 @@ from typing import Any, Literal
 
 import anyio
 
-from memento.budget import Budget, BudgetSpent
+from memento.budget import Budget, BudgetSpent, Limits
 from memento.events import (
     Answered,
     CasesRead,
     CaseWritten,
     Emit,
-    ModelCalled,
+    Event,
+    Nudged,
     OutcomeRecorded,
     PlanMade,
-    Role,
     RunEnded,
+    RunResumed,
     RunStarted,
     RunStatus,
     SubtaskDone,
@@ -29,13 +30,23 @@ from memento.events import (
     Usage,
     Warned,
 )
-from memento.executor import Executor
+from memento.executor import Executor, MayRepeat, never_repeat
 from memento.journal import RunLog
-from memento.judge import judge_answer
+from memento.judge import judge_question, read_verdict
 from memento.memory import CaseMemory, MemoryUnavailable
-from memento.model import Message, Model, ModelError, Reply
+from memento.model import Message, Model, ModelError
 from memento.plan import FinalAnswer, Plan, PlanUnreadable, Subtask, parse_planner_reply, ready_subtasks
-from memento.prompts import PLANNER, answer_now, case_message, experience, planner_task, repair, results_message
+from memento.prompts import (
+    PLANNER,
+    answer_now,
+    case_message,
+    experience,
+    planner_task,
+    repair,
+    results_message,
+    same_plan,
+)
+from memento.record import RunRecord
 from memento.results import ResultStore
 from memento.settings import Settings
 from memento.toolbox import ToolBox
@@ -45,6 +56,9 @@ __all__ = ["Agent", "RunResult"]
 _MAX_RESULT_CHARS_FOR_PLANNER = 4_000
 _MAX_TOOLS_KEPT = 200
 """Names of called tools that are kept with a step of a case."""
+_MAX_LESSON_CHARS = 1_000
+_MAX_FRUITLESS_PLANS = 2
+"""In a row: plans of which no subtask was done."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +84,9 @@ class _SubtaskResult:
     subtask: Subtask
     status: Literal["done", "failed", "skipped"]
     text: str
-    tools: list[str]
-    sources: list[str]
+    tools: list[str] = field(default_factory=list[str])
+    sources: list[str] = field(default_factory=list[str])
+    lesson: str | None = None
 
     @property
     def label(self) -> str:
@@ -86,9 +101,9 @@ class _Run:
     files: list[str]
     folders: list[str]
     log: RunLog
-    emit: Emit
-    budget: Budget
+    record: RunRecord
     executor: Executor
+    exclude_task: bool
     messages: list[Message] = field(default_factory=list[Message])
     results: list[_SubtaskResult] = field(default_factory=list[_SubtaskResult])
     """Of the plans that are over, each in its plan's order."""
@@ -99,6 +114,21 @@ class _Run:
     cited: dict[str, None] = field(default_factory=dict[str, None])
     decision_id: str | None = None
     cycle: int = 0
+    planner_turn: int = 0
+    """Of this cycle."""
+    lessons: dict[str, None] = field(default_factory=dict[str, None])
+    """What guards and limits had to stop, for whoever does this again."""
+
+    @property
+    def budget(self) -> Budget:
+        return self.record.budget
+
+    @property
+    def done(self) -> set[str]:
+        return {result.label for result in self.results if result.status == "done"}
+
+    def say(self, text: str) -> None:
+        self.messages.append({"role": "user", "content": text})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +149,10 @@ class Agent:
         files: Sequence[str] = (),
         folders: Sequence[str] = (),
         exclude_task: bool = False,
+        within: Budget | None = None,
+        earlier: Sequence[Event] = (),
+        elapsed_seconds: float = 0.0,
+        may_repeat: MayRepeat = never_repeat,
     ) -> RunResult:
         """Answer `question`, inside the limits of the settings, and keep the attempt as a case.
 
@@ -127,25 +161,29 @@ class Agent:
 
         Args:
             exclude_task: evaluation mode: cases of this very question are not shown.
+            within: the budget of the evaluation that this run is part of.
+            earlier: the events of earlier sittings of this run, which then goes on where they end.
+            elapsed_seconds: how long those were at work; it counts against the limit on wall time.
+            may_repeat: asked before a call with side effects, under way at the interruption, is sent again.
         """
         settings = self.settings
-        budget = Budget(
+        limits = Limits(
             settings.max_model_calls, settings.max_tool_calls, settings.max_total_tokens, settings.max_cost_usd
         )
-        hidden = frozenset({settings.memory_server})
-        store = ResultStore(log, settings.max_result_chars)
+        record = RunRecord(emit, Budget(limits, within), earlier)
         executor = Executor(
             model=self.executor,
             toolbox=self.toolbox,
-            specs=self.toolbox.specs(hidden_servers=hidden),
-            store=store,
-            budget=budget,
-            emit=emit,
+            specs=self.toolbox.specs(hidden_servers=frozenset({settings.memory_server})),
+            store=ResultStore(log, settings.max_result_chars),
+            record=record,
             max_turns=settings.max_turns_per_subtask,
+            max_stale_turns=settings.max_stale_turns,
+            may_repeat=may_repeat,
         )
-        run = _Run(question, list(files), list(folders), log, emit, budget, executor)
-        started = time.monotonic()
-        emit(
+        run = _Run(question, list(files), list(folders), log, record, executor, exclude_task)
+        started = time.monotonic() - elapsed_seconds
+        record.emit(
             RunStarted(
                 question=question,
                 files=run.files,
@@ -154,21 +192,24 @@ class Agent:
                 executor_model=self.executor.name,
                 memory=self.memory.mode,
                 limits=settings.model_dump(mode="json", include=_LIMITS),
+                exclude_task=exclude_task,
             )
         )
+        if earlier:
+            record.emit(RunResumed(elapsed_seconds=elapsed_seconds))
         for server, problem in self.toolbox.problems.items():
-            emit(Warned(text=f"The {server} server is not available: {problem}"))
+            record.emit(Warned(text=f"The {server} server is not available: {problem}"))
         status: RunStatus = "failed"
         detail = "it crashed"
         try:
-            answered = await self._answer(run, exclude_task=exclude_task)
-            emit(answered)
+            answered = record.answered or await self._answer(run, elapsed_seconds)
+            record.emit(answered)
             await self._keep_and_judge(run, answered)
             status, detail = "no_answer" if answered.answer is None else "answered", ""
         except (ModelError, PlanUnreadable) as exc:
             status, detail = "failed", _sentence(exc)
             answered = Answered(answer=None, reason=detail)
-            emit(answered)
+            record.emit(answered)
             _close_plan(run)
             if run.results:  # what was done is kept, with an outcome that stays unknown
                 await self._keep_and_judge(run, answered)
@@ -177,13 +218,13 @@ class Agent:
             raise
         finally:
             seconds = time.monotonic() - started
-            emit(
+            record.emit(
                 RunEnded(
                     status=status,
                     seconds=seconds,
-                    model_calls=budget.model_calls,
-                    tool_calls=budget.tool_calls,
-                    usage=budget.usage,
+                    model_calls=run.budget.model_calls,
+                    tool_calls=run.budget.tool_calls,
+                    usage=run.budget.usage,
                     detail=detail,
                 )
             )
@@ -195,100 +236,125 @@ class Agent:
             sources=answered.sources,
             cases_shown=list(run.shown),
             cases_used=answered.cases_used,
-            usage=budget.usage,
-            model_calls=budget.model_calls,
-            tool_calls=budget.tool_calls,
+            usage=run.budget.usage,
+            model_calls=run.budget.model_calls,
+            tool_calls=run.budget.tool_calls,
             seconds=seconds,
         )
 
     # --- planning ----------------------------------------------------------------------------------------
 
-    async def _answer(self, run: _Run, *, exclude_task: bool) -> Answered:
+    async def _answer(self, run: _Run, elapsed_seconds: float) -> Answered:
         limit = self.settings.max_seconds
         reason = f"the limit of {self.settings.max_plans} plans is reached"
-        with anyio.move_on_after(limit) as wall:
+        with anyio.CancelScope() as wall:
+
+            def start_clock() -> None:  # going through what is on record takes none of the run's time
+                wall.deadline = anyio.current_time() + max(0.0, limit - elapsed_seconds)
+
+            run.record.when_live(start_clock)
             try:
-                final = await self._plan_and_execute(run, exclude_task=exclude_task)
+                final = await self._plan_and_execute(run)
                 if final is not None:
                     return self._answered(run, final)
-            except BudgetSpent as exc:
+            except (BudgetSpent, _Fruitless) as exc:
                 reason = str(exc)
         if wall.cancelled_caught:
             reason = f"the limit of {limit:g} s is reached"
-        run.emit(Warned(text=f"Stopping here: {reason}."))
+        run.lessons[f"stopped because {reason}"] = None
+        run.record.emit(Warned(text=f"Stopping here: {reason}."))
         with anyio.move_on_after(self.settings.final_seconds):
             return await self._forced_answer(run, reason)
         return Answered(answer=None, reason=f"{reason}, and the planner gave no answer in time", forced=True)
 
-    async def _plan_and_execute(self, run: _Run, *, exclude_task: bool) -> FinalAnswer | None:
+    async def _plan_and_execute(self, run: _Run) -> FinalAnswer | None:
         """Up to `max_plans` cycles; `None` when they are used up."""
         specs = run.executor.specs
+        limits = [f"{self.settings.max_plans} plans", *run.budget.words(), f"{self.settings.max_seconds:g} s"]
         run.messages = [
             {"role": "system", "content": PLANNER},
-            {"role": "user", "content": planner_task(run.question, run.files, run.folders, specs)},
+            {"role": "user", "content": planner_task(run.question, run.files, run.folders, specs, limits)},
         ]
+        fruitless: list[Plan] = []
         for cycle in range(1, self.settings.max_plans + 1):
-            run.cycle = cycle
-            cases = await self.memory.read(run.question, cycle=cycle, run_id=run.log.run_id, exclude_task=exclude_task)
-            run.emit(cases)
-            self._add_cases(run, cases)
+            run.cycle, run.planner_turn = cycle, 0
+            self._add_cases(run, await self._read_cases(run, run.question))
             reply = await self._planner_says(run)
+            if isinstance(reply, Plan) and any(_same(reply, plan) for plan in fruitless):
+                run.record.emit(Nudged(cycle=cycle, reason="gave a plan again that led nowhere"))
+                run.say(same_plan())
+                reply = await self._planner_says(run)
             if isinstance(reply, FinalAnswer):
                 return reply
-            run.emit(PlanMade(cycle=cycle, plan=reply))
+            run.record.emit(PlanMade(cycle=cycle, plan=reply))
             run.cited.update(dict.fromkeys(reply.cases_used))
             await self._execute(run, reply)
-            run.messages.append(_user(_results_text(_close_plan(run), self.settings.max_plans - cycle)))
+            results = _close_plan(run)
+            run.say(_results_text(results, self.settings.max_plans - cycle, run.budget.nearly_spent()))
+            fruitless = [] if any(result.status == "done" for result in results) else [*fruitless, reply]
+            if len(fruitless) >= _MAX_FRUITLESS_PLANS:
+                raise _Fruitless(f"{len(fruitless)} plans in a row led nowhere")
         return None
 
-    def _add_cases(self, run: _Run, cases: CasesRead) -> None:
+    async def _read_cases(self, run: _Run, query: str, subtask_id: str | None = None) -> CasesRead:
+        known = run.record.cases_read(run.cycle, subtask_id)
+        if known is not None:
+            return known
+        run.record.go_live()
+        cases = await self.memory.read(
+            query,
+            cycle=run.cycle,
+            run_id=run.log.run_id,
+            exclude_task=run.exclude_task,
+            subtask_id=subtask_id,
+        )
+        run.record.emit(cases)
         if cases.state == "unavailable":
-            run.emit(Warned(text=f"Case memory could not be read: {cases.detail}"))
+            run.record.emit(Warned(text=f"Case memory could not be read: {cases.detail}"))
+        return cases
+
+    def _add_cases(self, run: _Run, cases: CasesRead) -> None:
         run.decision_id = cases.decision_id or run.decision_id
         run.shown.update(dict.fromkeys(case.case_id for case in cases.cases))
         text = case_message(cases.cases, cases.evidence)
         if text:
-            run.messages.append(_user(text))
+            run.say(text)
 
     async def _planner_says(self, run: _Run) -> Plan | FinalAnswer:
-        run.budget.take_model_call()
-        reply = await self._ask_planner(run)
         try:
-            return parse_planner_reply(reply.text)
+            return await self._ask_planner(run)
         except PlanUnreadable as exc:
-            run.messages.append(_user(repair(str(exc))))
-        run.budget.take_model_call()
-        reply = await self._ask_planner(run)
+            run.say(repair(str(exc)))
         try:
-            return parse_planner_reply(reply.text)
+            return await self._ask_planner(run)
         except PlanUnreadable as exc:
             raise PlanUnreadable(f"The planner's reply could not be read, also after a repair: {exc}") from exc
 
     async def _forced_answer(self, run: _Run, reason: str) -> Answered:
         """The last call of a run: no more work, the best answer that the results support (defect 13)."""
         if run.plan is not None:  # stopped in the middle of it
-            run.messages.append(_user(_results_text(_close_plan(run), 0)))
-        run.messages.append(_user(answer_now(reason)))
-        run.budget.take_final_call()
-        reply = await self._ask_planner(run)
+            run.say(_results_text(_close_plan(run), 0))
+        run.say(answer_now(reason))
         try:
-            parsed = parse_planner_reply(reply.text)
+            reply = await self._ask_planner(run, is_final=True)
         except PlanUnreadable:
-            parsed = None
-        if isinstance(parsed, FinalAnswer):
-            return self._answered(run, parsed, reason=reason, forced=True)
+            reply = None
+        except BudgetSpent as exc:  # of the whole evaluation, which allows no last call either
+            return Answered(answer=None, reason=str(exc), forced=True)
+        if isinstance(reply, FinalAnswer):
+            return self._answered(run, reply, reason=reason, forced=True)
         return Answered(answer=None, reason=f"{reason}, and the planner gave no answer", forced=True)
 
-    async def _ask_planner(self, run: _Run) -> Reply:
-        try:
-            reply = await self.planner.complete(run.messages)
-        except ModelError:
-            run.budget.spent(Usage())  # nobody knows what a call that failed has cost
-            raise
+    async def _ask_planner(self, run: _Run, *, is_final: bool = False) -> Plan | FinalAnswer:
+        run.planner_turn += 1
+        turn = _FINAL_TURN if is_final else run.planner_turn
+        reply = await run.record.ask(
+            self.planner, run.messages, role="planner", cycle=run.cycle, turn=turn, is_final=is_final
+        )
         run.messages.append(reply.message)
-        run.budget.spent(reply.usage)
-        run.emit(_model_called("planner", self.planner, reply, run.cycle))
-        return reply
+        if reply.refusal and not reply.text:
+            raise PlanUnreadable(f"The planner refused: {reply.refusal}")
+        return parse_planner_reply(reply.text, run.done)
 
     def _answered(self, run: _Run, final: FinalAnswer, *, reason: str = "", forced: bool = False) -> Answered:
         run.cited.update(dict.fromkeys(final.cases_used))
@@ -311,20 +377,33 @@ class Agent:
 
         async with send, receive, anyio.create_task_group() as group:
             while True:
-                free = self.settings.parallel_subtasks - (len(started) - len(finished))
+                free = self._width(run) - (len(started) - len(finished))
                 done = [key for key, result in finished.items() if result.status == "done"]
                 ready = [subtask for subtask in ready_subtasks(plan, done) if subtask.id not in started]
                 for subtask in ready[:free]:
                     started.add(subtask.id)
-                    run.emit(SubtaskStarted(cycle=run.cycle, subtask_id=subtask.id, description=subtask.description))
+                    run.record.emit(
+                        SubtaskStarted(cycle=run.cycle, subtask_id=subtask.id, description=subtask.description)
+                    )
                     group.start_soon(one, subtask)
                 if len(started) == len(finished):
                     break
                 result = await receive.receive()
                 finished[result.subtask.id] = result
-                run.emit(_subtask_done(result))
+                run.record.emit(_subtask_done(result))
+
+    def _width(self, run: _Run) -> int:
+        """How many subtasks may run at once: never more than there are model calls for, but one."""
+        most = run.budget.limits.model_calls
+        left = self.settings.parallel_subtasks if most is None else most - run.budget.model_calls
+        return max(1, min(self.settings.parallel_subtasks, left))
 
     async def _subtask(self, run: _Run, subtask: Subtask) -> _SubtaskResult:
+        known = run.record.subtask_done(run.cycle, subtask.id)
+        if known is not None:
+            return _SubtaskResult(
+                run.cycle, subtask, known.status, known.result, known.tools, known.sources, known.lesson
+            )
         earlier = [(result.subtask.description, result.text) for result in run.results if result.status == "done"]
         needed = [
             (run.finished[needed].subtask.description, run.finished[needed].text) for needed in subtask.depends_on
@@ -341,19 +420,13 @@ class Agent:
                 earlier=before,
             )
         except ModelError as exc:
-            run.budget.spent(Usage())
-            return _SubtaskResult(run.cycle, subtask, "failed", str(exc), [], [])
+            return _SubtaskResult(run.cycle, subtask, "failed", str(exc))
         status: Literal["done", "failed"] = "failed" if report.failed else "done"
-        return _SubtaskResult(run.cycle, subtask, status, report.text, report.tools, report.sources)
+        return _SubtaskResult(run.cycle, subtask, status, report.text, report.tools, report.sources, report.lesson)
 
     async def _experience(self, run: _Run, subtask: Subtask) -> list[str]:
         """How work like this subtask went before, in lines for the executor."""
-        cases = await self.memory.read(
-            subtask.description, cycle=run.cycle, run_id=run.log.run_id, subtask_id=subtask.id
-        )
-        run.emit(cases)
-        if cases.state == "unavailable":
-            run.emit(Warned(text=f"Case memory could not be read: {cases.detail}"))
+        cases = await self._read_cases(run, subtask.description, subtask.id)
         run.shown.update(dict.fromkeys(case.case_id for case in cases.cases))
         return experience(cases.cases, cases.evidence)
 
@@ -361,24 +434,25 @@ class Agent:
 
     async def _keep_and_judge(self, run: _Run, answered: Answered) -> None:
         with anyio.move_on_after(self.settings.final_seconds) as limit:
-            if await self._keep(run, answered) and self.judge is not None and answered.answer is not None:
+            is_kept = run.record.has_case or await self._keep(run, answered)
+            if is_kept and self.judge is not None and answered.answer is not None and not run.record.has_outcome:
                 await self._judge(run, self.judge, answered.answer, answered.cases_used)
         if limit.cancelled_caught:
             text = f"Keeping and judging the attempt took over {self.settings.final_seconds:g} s and was given up"
-            run.emit(Warned(text=text))
+            run.record.emit(Warned(text=text))
 
     async def _judge(self, run: _Run, judge: Model, answer: str, cited: list[str]) -> None:
         """Ask the judge and record what it says; no verdict leaves the outcome unknown."""
-        run.budget.take_final_call()
         findings = [f"{result.subtask.description}: {result.text}" for result in run.results]
-        verdict, reply, problem = await judge_answer(judge, question=run.question, answer=answer, findings=findings)
-        if reply is not None:
-            run.budget.spent(reply.usage)
-            run.emit(_model_called("judge", judge, reply, run.cycle))
+        question = judge_question(run.question, answer, findings)
+        verdict, problem = None, "the judge gave no verdict that can be read"
+        try:
+            verdict = read_verdict((await run.record.ask(judge, question, role="judge", cycle=run.cycle, turn=1)).text)
+        except (BudgetSpent, ModelError) as exc:
+            problem = str(exc)
         if verdict is None:
-            run.emit(Warned(text=f"The answer was not judged, its outcome stays unknown: {problem}"))
+            run.record.emit(Warned(text=f"The answer was not judged, its outcome stays unknown: {problem}"))
             return
-        run.emit(OutcomeRecorded(reward=verdict.reward, kind="judge", confidence=verdict.confidence))
         try:
             await self.memory.record_outcome(
                 run_id=run.log.run_id,
@@ -388,7 +462,8 @@ class Agent:
                 cited=cited,
             )
         except MemoryUnavailable as exc:
-            run.emit(Warned(text=f"The outcome could not be told to the case bank now: {exc}"))
+            run.record.emit(Warned(text=f"The outcome could not be told to the case bank now: {exc}"))
+        run.record.emit(OutcomeRecorded(reward=verdict.reward, kind="judge", confidence=verdict.confidence))
 
     async def _keep(self, run: _Run, answered: Answered) -> bool:
         """Write the attempt to case memory, with an outcome that is not known yet; `False` when it is not there."""
@@ -414,15 +489,16 @@ class Agent:
             },
             "parents": list(run.shown),
         }
-        optional = {"answer": answered.answer, "decision_id": run.decision_id}
-        case.update({key: value for key, value in optional.items() if value is not None})
+        lesson = "; ".join([*(f"{r.label} {r.lesson}" for r in run.results if r.lesson), *run.lessons])
+        optional = {"answer": answered.answer, "decision_id": run.decision_id, "lesson": lesson[:_MAX_LESSON_CHARS]}
+        case.update({key: value for key, value in optional.items() if value})
         try:
-            case_id = await self.memory.retain(case)
+            case_id = await self.memory.retain(case, instead_of=run.record.half_case)
         except MemoryUnavailable as exc:
-            run.emit(CaseWritten(case_id=None, detail=str(exc)))
-            run.emit(Warned(text=f"The case could not be kept in memory now: {exc}"))
+            run.record.emit(CaseWritten(case_id=None, detail=str(exc)))
+            run.record.emit(Warned(text=f"The case could not be kept in memory now: {exc}"))
             return False
-        run.emit(CaseWritten(case_id=case_id))
+        run.record.emit(CaseWritten(case_id=case_id))
         return True
 
 
@@ -436,6 +512,20 @@ _LIMITS = {
     "max_seconds",
     "parallel_subtasks",
 }
+_FINAL_TURN = 0
+"""The forced last answer, whichever turn of its cycle it is."""
+
+
+class _Fruitless(Exception):
+    """The planner goes in circles. The message is the reason for the end."""
+
+
+def _same(plan: Plan, other: Plan) -> bool:
+    return [_words(subtask) for subtask in plan.subtasks] == [_words(subtask) for subtask in other.subtasks]
+
+
+def _words(subtask: Subtask) -> str:
+    return " ".join(subtask.description.casefold().split())
 
 
 def _close_plan(run: _Run) -> list[_SubtaskResult]:
@@ -444,10 +534,8 @@ def _close_plan(run: _Run) -> list[_SubtaskResult]:
     for subtask in run.plan.subtasks if run.plan else []:
         result = run.finished.get(subtask.id)
         if result is None:
-            result = _SubtaskResult(
-                run.cycle, subtask, "skipped", "not done: what it needs failed, or time ran out", [], []
-            )
-            run.emit(_subtask_done(result))
+            result = _SubtaskResult(run.cycle, subtask, "skipped", "not done: what it needs failed, or time ran out")
+            run.record.emit(_subtask_done(result))
         closed.append(result)
     run.results.extend(closed)
     run.plan, run.finished = None, {}
@@ -455,7 +543,15 @@ def _close_plan(run: _Run) -> list[_SubtaskResult]:
 
 
 def _subtask_done(result: _SubtaskResult) -> SubtaskDone:
-    return SubtaskDone(cycle=result.cycle, subtask_id=result.subtask.id, status=result.status, result=result.text)
+    return SubtaskDone(
+        cycle=result.cycle,
+        subtask_id=result.subtask.id,
+        status=result.status,
+        result=result.text,
+        tools=result.tools,
+        sources=result.sources,
+        lesson=result.lesson,
+    )
 
 
 def _whole_plan(results: Sequence[_SubtaskResult]) -> dict[str, Any]:
@@ -465,7 +561,10 @@ def _whole_plan(results: Sequence[_SubtaskResult]) -> dict[str, Any]:
             {
                 "id": result.label,
                 "description": result.subtask.description,
-                "depends_on": [f"{result.cycle}.{needed}" for needed in result.subtask.depends_on],
+                "depends_on": [
+                    *result.subtask.builds_on,
+                    *(f"{result.cycle}.{needed}" for needed in result.subtask.depends_on),
+                ],
                 "status": result.status,
             }
             for result in results
@@ -473,9 +572,9 @@ def _whole_plan(results: Sequence[_SubtaskResult]) -> dict[str, Any]:
     }
 
 
-def _results_text(results: Sequence[_SubtaskResult], plans_left: int) -> str:
+def _results_text(results: Sequence[_SubtaskResult], plans_left: int, left: Sequence[str] = ()) -> str:
     rows = [(result.label, result.status, _cut(result.text)) for result in results]
-    return results_message(rows, plans_left)
+    return results_message(rows, plans_left, left)
 
 
 def _cut(text: str) -> str:
@@ -483,21 +582,5 @@ def _cut(text: str) -> str:
     return text if len(text) <= limit else f"{text[:limit]} […{len(text) - limit} more characters]"
 
 
-def _user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
 def _sentence(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _model_called(role: Role, model: Model, reply: Reply, cycle: int, subtask_id: str | None = None) -> ModelCalled:
-    return ModelCalled(
-        role=role,
-        model=model.name,
-        seconds=reply.seconds,
-        usage=reply.usage,
-        cycle=cycle,
-        subtask_id=subtask_id,
-        finish_reason=reply.finish_reason,
-    )

@@ -20,10 +20,12 @@ __all__ = [
     "Emit",
     "Event",
     "ModelCalled",
+    "Nudged",
     "OutcomeRecorded",
     "PlanMade",
     "Record",
     "RunEnded",
+    "RunResumed",
     "RunStarted",
     "RunStatus",
     "ServerStateChanged",
@@ -66,6 +68,16 @@ class RunStarted(_Event):
     executor_model: str
     memory: Literal["on", "read-only", "off"] = "on"
     limits: dict[str, Any] = {}
+    exclude_task: bool = False
+    """Evaluation mode: cases of this very question are not shown."""
+
+
+class RunResumed(_Event):
+    """A run that was interrupted goes on; what the events before this one tell is not done again."""
+
+    type: Literal["run_resumed"] = "run_resumed"
+    elapsed_seconds: float
+    """How long the run had been at work before, over all its sittings."""
 
 
 class ServerStateChanged(_Event):
@@ -121,6 +133,8 @@ class SubtaskStarted(_Event):
 
 
 class ModelCalled(_Event):
+    """A model replied. The reply is kept verbatim: a resumed run reads it here instead of paying for it again."""
+
     type: Literal["model_called"] = "model_called"
     role: Role
     model: str
@@ -128,7 +142,11 @@ class ModelCalled(_Event):
     usage: Usage
     cycle: int
     subtask_id: str | None = None
+    turn: int
+    """Counts from 1 within its role, cycle and subtask."""
     finish_reason: str | None = None
+    message: dict[str, Any]
+    """The assistant message, with whatever fields the server put in it."""
 
 
 class ToolCalled(_Event):
@@ -163,6 +181,21 @@ class SubtaskDone(_Event):
     subtask_id: str
     status: Literal["done", "failed", "skipped"]
     result: str
+    tools: list[str] = []
+    """Tools that were called, in order."""
+    sources: list[str] = []
+    """Files and addresses that calls which worked were made on."""
+    lesson: str | None = None
+    """What a guard or a limit had to stop, for whoever does this again."""
+
+
+class Nudged(_Event):
+    """A guard told a model that it goes in circles."""
+
+    type: Literal["nudged"] = "nudged"
+    cycle: int
+    subtask_id: str | None = None
+    reason: str
 
 
 class Warned(_Event):
@@ -205,6 +238,7 @@ class RunEnded(_Event):
 
 Event = (
     RunStarted
+    | RunResumed
     | ServerStateChanged
     | CasesRead
     | PlanMade
@@ -213,6 +247,7 @@ Event = (
     | ToolCalled
     | ToolReturned
     | SubtaskDone
+    | Nudged
     | Warned
     | Answered
     | CaseWritten

@@ -4,24 +4,36 @@ Owns the tool loop of a subtask and its tool memory, which is discarded afterwar
 sees the question, what is known and its subtask; it never sees the cases (defect 21).
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, cast
 
 import anyio
 
-from memento.budget import Budget, BudgetSpent
-from memento.events import Emit, ModelCalled, ToolCalled, ToolReturned
+from memento.budget import BudgetSpent
+from memento.events import Nudged, ToolCalled, ToolReturned
+from memento.guards import CallSeen, LoopGuard
 from memento.model import Message, Model, Reply, ToolRequest
 from memento.plan import Subtask, strip_thinking
-from memento.prompts import EXECUTOR, LAST_TURN, empty_reply, executor_task
+from memento.prompts import EXECUTOR, LAST_TURN, empty_reply, executor_task, loop_nudge, nearly_spent, refusal_nudge
+from memento.record import RunRecord
 from memento.results import READ_RESULT, ResultStore
 from memento.toolbox import ToolBox, ToolOutcome, ToolSpec, parse_arguments
+from memento_kit import unfence
 
-__all__ = ["Executor", "SubtaskReport"]
+__all__ = ["Executor", "MayRepeat", "SubtaskReport", "never_repeat"]
 
 _SOURCE_ARGUMENTS = ("source", "url", "path", "file")
+_MAX_COMPARED_CHARS = 1_000
+"""Of a result, when two are compared: what is cut further on names the call it came from."""
+
+MayRepeat = Callable[[ToolCalled], Awaitable[bool]]
+"""Asks whether a call with side effects, which was under way when the run was interrupted, may be sent again."""
+
+
+async def never_repeat(call: ToolCalled) -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -34,6 +46,8 @@ class SubtaskReport:
     """Tools that were called, in order."""
     sources: list[str] = field(default_factory=list[str])
     """Files and addresses that calls which worked were made on."""
+    lesson: str | None = None
+    """What a guard or a limit had to stop."""
 
 
 @dataclass
@@ -41,11 +55,17 @@ class _ToolMemory:
     subtask: Subtask
     cycle: int
     messages: list[Message]
+    guard: LoopGuard
+    turn: int = 0
     tools: list[str] = field(default_factory=list[str])
     sources: dict[str, None] = field(default_factory=dict[str, None])
+    is_warned: bool = False
 
-    def report(self, text: str, *, failed: bool = False) -> SubtaskReport:
-        return SubtaskReport(text, failed, self.tools, list(self.sources))
+    def report(self, text: str, *, failed: bool = False, lesson: str | None = None) -> SubtaskReport:
+        return SubtaskReport(text, failed, self.tools, list(self.sources), lesson)
+
+    def say(self, text: str) -> None:
+        self.messages.append({"role": "user", "content": text})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +74,10 @@ class Executor:
     toolbox: ToolBox
     specs: list[ToolSpec]
     store: ResultStore
-    budget: Budget
-    emit: Emit
+    record: RunRecord
     max_turns: int
+    max_stale_turns: int
+    may_repeat: MayRepeat = never_repeat
 
     async def run(
         self,
@@ -75,98 +96,126 @@ class Executor:
             ModelError: the model cannot be used.
         """
         task = executor_task(question, files, folders, known, subtask.description, earlier)
-        memory = _ToolMemory(
-            subtask, cycle, [{"role": "system", "content": EXECUTOR}, {"role": "user", "content": task}]
-        )
-        was_empty = False
-        for turn in range(1, self.max_turns + 1):
-            last = turn == self.max_turns
-            try:
-                reply = await self._ask(memory, last=last)
-            except BudgetSpent as exc:
-                return memory.report(f"stopped: {exc}", failed=True)
+        messages: list[Message] = [{"role": "system", "content": EXECUTOR}, {"role": "user", "content": task}]
+        memory = _ToolMemory(subtask, cycle, messages, LoopGuard(self.max_stale_turns))
+        try:
+            return await self._turns(memory)
+        except BudgetSpent as exc:
+            return memory.report(f"stopped: {exc}", failed=True, lesson=f"stopped because {exc}")
+
+    async def _turns(self, memory: _ToolMemory) -> SubtaskReport:
+        said_nothing = False
+        while memory.turn < self.max_turns:
+            memory.turn += 1
+            last = memory.turn == self.max_turns
+            reply = await self._ask(memory, last=last)
             if reply.tool_requests and not last:
-                await self._call_tools(memory, reply)
+                stopped = await self._call_tools(memory, reply)
+                if stopped is not None:
+                    return stopped
                 continue
             text = strip_thinking(reply.text)
-            if text:
+            if text and not reply.refusal:
                 return memory.report(text)
-            if reply.refusal:
-                return memory.report(f"the model refused: {reply.refusal}", failed=True)
-            if was_empty:
+            if said_nothing:
+                if reply.refusal:
+                    return memory.report(f"the model refused: {reply.refusal}", failed=True, lesson="the model refused")
                 break
-            was_empty = True
-            memory.messages.append({"role": "user", "content": empty_reply()})
-        return memory.report("the model gave no result for this subtask", failed=True)
+            said_nothing = True
+            memory.say(refusal_nudge() if reply.refusal else empty_reply())
+            if reply.refusal:
+                self._nudged(memory, f"refused: {reply.refusal}")
+        return memory.report("the model gave no result for this subtask", failed=True, lesson="no result was given")
 
     async def _ask(self, memory: _ToolMemory, *, last: bool) -> Reply:
-        self.budget.take_model_call()
         if last and self.max_turns > 1:
-            memory.messages.append({"role": "user", "content": LAST_TURN})
+            memory.say(LAST_TURN)
+        elif not memory.is_warned:
+            left = self.record.budget.nearly_spent()
+            turns_left = self.max_turns - memory.turn + 1
+            if turns_left == 3 and self.max_turns > 3:
+                left.append(f"{turns_left} turns of {self.max_turns}")
+            if left:
+                memory.is_warned = True
+                memory.say(nearly_spent(left))
         tools = [*(spec.as_function() for spec in self.specs), self.store.tool]
-        reply = await self.model.complete(memory.messages, tools=tools, use_tools=not last)
-        self.budget.spent(reply.usage)
-        memory.messages.append(reply.message)
-        self.emit(
-            ModelCalled(
-                role="executor",
-                model=self.model.name,
-                seconds=reply.seconds,
-                usage=reply.usage,
-                cycle=memory.cycle,
-                subtask_id=memory.subtask.id,
-                finish_reason=reply.finish_reason,
-            )
+        reply = await self.record.ask(
+            self.model,
+            memory.messages,
+            role="executor",
+            cycle=memory.cycle,
+            subtask_id=memory.subtask.id,
+            turn=memory.turn,
+            tools=tools,
+            use_tools=not last,
         )
+        memory.messages.append(reply.message)
         return reply
 
-    async def _call_tools(self, memory: _ToolMemory, reply: Reply) -> None:
+    async def _call_tools(self, memory: _ToolMemory, reply: Reply) -> SubtaskReport | None:
         """Run the calls of one turn at once, and put one tool message per call into the history, in their order.
 
         Every call gets its message, also one that was not executed: the API refuses a history without it.
+        Returns the end of the subtask when the guard says that it goes in circles.
         """
-        outcomes: dict[int, str] = {}
+        seen: dict[int, CallSeen] = {}
 
         async def one(index: int, request: ToolRequest) -> None:
-            outcomes[index] = await self._call_tool(memory, request)
+            seen[index] = await self._call_tool(memory, index, request)
 
         async with anyio.create_task_group() as group:
             for index, request in enumerate(reply.tool_requests):
                 group.start_soon(one, index, request)
         for index, request in enumerate(reply.tool_requests):
-            memory.messages.append({"role": "tool", "tool_call_id": request.id, "content": outcomes[index]})
-
-    async def _call_tool(self, memory: _ToolMemory, request: ToolRequest) -> str:
-        if not self.budget.take_tool_call():
-            limit = self.budget.max_tool_calls
-            return f"Not executed: the limit of {limit} tool calls for this run is reached. Answer with what you have."
-        arguments = parse_arguments(request.arguments)
-        number = self.budget.tool_calls
-        call_id = f"{memory.cycle}.{memory.subtask.id}.{number}"
-        self.emit(
-            ToolCalled(
-                cycle=memory.cycle,
-                subtask_id=memory.subtask.id,
-                call_id=call_id,
-                tool=request.name,
-                arguments=request.arguments if isinstance(arguments, ToolOutcome) else arguments,
-            )
+            memory.messages.append({"role": "tool", "tool_call_id": request.id, "content": _told(seen[index])})
+        verdict = memory.guard.turn(
+            [
+                CallSeen(call.tool, call.arguments, unfence(call.result)[:_MAX_COMPARED_CHARS], call.is_error)
+                for _, call in sorted(seen.items())
+            ]
         )
+        if verdict.action == "nudge":
+            self._nudged(memory, verdict.reason)
+            memory.say(loop_nudge(verdict.reason))
+        if verdict.action == "stop":
+            text = f"stopped, because it went in circles: it {verdict.reason}"
+            return memory.report(text, failed=True, lesson=f"went in circles: {verdict.reason}")
+        return None
+
+    def _nudged(self, memory: _ToolMemory, reason: str) -> None:
+        self.record.emit(Nudged(cycle=memory.cycle, subtask_id=memory.subtask.id, reason=reason))
+
+    async def _call_tool(self, memory: _ToolMemory, index: int, request: ToolRequest) -> CallSeen:
+        arguments = parse_arguments(request.arguments)
+        written = request.arguments if isinstance(arguments, ToolOutcome) else arguments
+        call_id = f"{memory.cycle}.{memory.subtask.id}.{memory.turn}.{index}"
+        was_sent = self.record.tool_called(call_id) is not None
+        if not was_sent:
+            try:
+                self.record.budget.take_tool_call()
+            except BudgetSpent as exc:
+                told = f"Not executed: {exc}. Answer with what you have."
+                return CallSeen(request.name, written, told, is_error=True)
         memory.tools.append(request.name)
-        started = monotonic()
-        if isinstance(arguments, ToolOutcome):
-            outcome = arguments
-        elif request.name == READ_RESULT:
-            outcome = self.store.read(arguments)
-        else:
-            outcome = await self._call_server_tool(request.name, arguments)
-        text, stored_as = outcome.text, None
-        if not outcome.is_error and request.name != READ_RESULT:
-            text, stored_as = self.store.fit(text, source=request.name, name=f"{number:04}-{request.name}")
-            if isinstance(arguments, dict):
-                memory.sources.update(dict.fromkeys(_sources(arguments)))
-        self.emit(
-            ToolReturned(
+        number = self.record.budget.tool_calls
+        called = ToolCalled(
+            cycle=memory.cycle, subtask_id=memory.subtask.id, call_id=call_id, tool=request.name, arguments=written
+        )
+        self.record.emit(called)
+        returned = self.record.tool_returned(call_id)
+        if returned is None:
+            self.record.go_live()
+            started = monotonic()
+            if isinstance(arguments, ToolOutcome):
+                outcome = arguments
+            elif request.name == READ_RESULT:
+                outcome = self.store.read(arguments)
+            else:
+                outcome = await self._call_server_tool(called, arguments, was_sent=was_sent)
+            text, stored_as = outcome.text, None
+            if not outcome.is_error and request.name != READ_RESULT:
+                text, stored_as = self.store.fit(text, source=request.name, name=f"{number:04}-{request.name}")
+            returned = ToolReturned(
                 cycle=memory.cycle,
                 subtask_id=memory.subtask.id,
                 call_id=call_id,
@@ -176,14 +225,27 @@ class Executor:
                 text=text,
                 stored_as=stored_as,
             )
-        )
-        return f"Error: {text}" if outcome.is_error and not text.startswith("Error") else text
+            self.record.emit(returned)
+        if not returned.is_error and request.name != READ_RESULT and isinstance(arguments, dict):
+            memory.sources.update(dict.fromkeys(_sources(arguments)))
+        return CallSeen(request.name, written, returned.text, returned.is_error)
 
-    async def _call_server_tool(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
-        spec = next((spec for spec in self.specs if spec.name == name), None)
+    async def _call_server_tool(self, called: ToolCalled, arguments: dict[str, Any], *, was_sent: bool) -> ToolOutcome:
+        spec = next((spec for spec in self.specs if spec.name == called.tool), None)
         if spec is None:
-            return self.toolbox.unknown_tool(name, [*(spec.name for spec in self.specs), READ_RESULT])
+            return self.toolbox.unknown_tool(called.tool, [*(spec.name for spec in self.specs), READ_RESULT])
+        if was_sent and not spec.may_repeat and not await self.may_repeat(called):
+            return ToolOutcome(
+                "The run was interrupted during this call, and it was not sent again. Whether it took effect is not "
+                "known: find that out before you call it once more.",
+                is_error=True,
+            )
         return await self.toolbox.call(spec, arguments)
+
+
+def _told(call: CallSeen) -> str:
+    is_marked = call.result.startswith(("Error", "Not executed"))
+    return f"Error: {call.result}" if call.is_error and not is_marked else call.result
 
 
 def _sources(arguments: dict[str, Any]) -> list[str]:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from memento.model import Model, ModelError, Reply
+from memento.model import Message
 from memento.plan import strip_thinking
 
-__all__ = ["Verdict", "judge_answer"]
+__all__ = ["Verdict", "judge_question", "read_verdict"]
 
 _PROMPT = """\
 You check answers. You get a question, the answer that a research assistant gave, and what it found on the way. \
@@ -34,22 +34,16 @@ class Verdict:
     confidence: float
 
 
-async def judge_answer(
-    judge: Model, *, question: str, answer: str, findings: Sequence[str]
-) -> tuple[Verdict | None, Reply | None, str]:
-    """Ask the judge; returns the verdict, the reply if there was one, and why there is no verdict otherwise."""
+def judge_question(question: str, answer: str, findings: Sequence[str]) -> list[Message]:
+    """The messages that ask a judge model about an answer."""
     found = "\n".join(f"- {finding[:_MAX_FINDING_CHARS]}" for finding in findings) or "- nothing"
     text = f"Question: {question}\n\nAnswer: {answer}\n\nFindings:\n{found}"
-    try:
-        reply = await judge.complete([{"role": "system", "content": _PROMPT}, {"role": "user", "content": text}])
-    except ModelError as exc:
-        return None, None, str(exc)
-    verdict = _read(strip_thinking(reply.text))
-    return verdict, reply, "" if verdict else "the judge gave no verdict that can be read"
+    return [{"role": "system", "content": _PROMPT}, {"role": "user", "content": text}]
 
 
-def _read(text: str) -> Verdict | None:
-    match = re.search(r"\{.*\}", text, re.DOTALL)
+def read_verdict(reply: str) -> Verdict | None:
+    """What the judge's reply says, or `None` when no verdict can be read in it."""
+    match = re.search(r"\{.*\}", strip_thinking(reply), re.DOTALL)
     try:
         said: Any = json.loads(match[0]) if match else None
     except json.JSONDecodeError:

@@ -82,8 +82,11 @@ class CaseMemory:
             evidence=found.evidence,
         )
 
-    async def retain(self, case: dict[str, Any]) -> str | None:
+    async def retain(self, case: dict[str, Any], *, instead_of: str | None = None) -> str | None:
         """Keep a case; returns its id, or `None` when memory is not written to.
+
+        Args:
+            instead_of: the case of an earlier sitting of the same run: this one says what really came of it.
 
         Raises:
             MemoryUnavailable: the bank did not take it; it lies in the outbox, if there is one.
@@ -91,7 +94,11 @@ class CaseMemory:
         if self.mode != "on":
             return None
         await self.deliver_outbox()
-        return str((await self._deliver("retain_case", {**case, "namespace": self.namespace}))["case_id"])
+        case_id = str((await self._deliver("retain_case", {**case, "namespace": self.namespace}))["case_id"])
+        if instead_of is not None and instead_of != case_id:
+            reason = f"the run went on, and is now case {case_id}"
+            await self._deliver("update_case", {"action": "archive", "case_id": instead_of, "reason": reason})
+        return case_id
 
     async def record_outcome(
         self,
@@ -143,7 +150,7 @@ class CaseMemory:
             if self.outbox is None or self.server not in self.toolbox.servers:
                 raise
             self.outbox.mkdir(parents=True, exist_ok=True)
-            name = f"{arguments['run_id']}-{secrets.token_hex(4)}"
+            name = f"{arguments.get('run_id', tool)}-{secrets.token_hex(4)}"
             part = self.outbox / f"{name}.part"
             part.write_text(_Waiting(tool=tool, arguments=arguments).model_dump_json(), encoding="utf-8")
             part.replace(part.with_suffix(".json"))

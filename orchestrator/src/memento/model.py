@@ -27,6 +27,7 @@ __all__ = [
     "ModelUnavailable",
     "Reply",
     "ToolRequest",
+    "read_message",
 ]
 
 Message = dict[str, Any]
@@ -181,23 +182,8 @@ class Model:
             )
         # warnings=False: what a server sends need not fit the SDK's types, and is read below with care.
         message = cast(Message, written.model_dump(exclude_none=True, warnings=False))
-        read = [(_tool_request(call, number), call) for number, call in enumerate(message.get("tool_calls") or [])]
-        requests = [(request, call) for request, call in read if request is not None]
-        if requests:
-            message["tool_calls"] = [_as_sent(request, call) for request, call in requests]
-        else:
-            message.pop("tool_calls", None)
-            message.setdefault("content", "")
-        content = message.get("content")
-        return Reply(
-            message=message,
-            text=content if isinstance(content, str) else _text_of_parts(content),
-            tool_requests=[request for request, _ in requests],
-            finish_reason=_text_or_none(getattr(choice, "finish_reason", None)),
-            usage=self._usage(completion),
-            seconds=seconds,
-            refusal=_text_or_none(message.get("refusal")),
-        )
+        finish_reason = _text_or_none(getattr(choice, "finish_reason", None))
+        return read_message(message, finish_reason, self._usage(completion), seconds)
 
     def _usage(self, completion: ChatCompletion) -> Usage:
         told: Any = getattr(completion, "usage", None)
@@ -209,6 +195,28 @@ class Model:
         )
         cost = 0.0 if self.is_free else price_usd(self.name, str(self.client.base_url), usage)
         return usage.model_copy(update={"cost_usd": cost})
+
+
+def read_message(message: Message, finish_reason: str | None, usage: Usage, seconds: float) -> Reply:
+    """What an assistant message says. Reading the `message` of a reply again gives the same reply."""
+    message = dict(message)
+    read = [(_tool_request(call, number), call) for number, call in enumerate(message.get("tool_calls") or [])]
+    requests = [(request, call) for request, call in read if request is not None]
+    if requests:
+        message["tool_calls"] = [_as_sent(request, call) for request, call in requests]
+    else:
+        message.pop("tool_calls", None)
+        message.setdefault("content", "")
+    content = message.get("content")
+    return Reply(
+        message=message,
+        text=content if isinstance(content, str) else _text_of_parts(content),
+        tool_requests=[request for request, _ in requests],
+        finish_reason=finish_reason,
+        usage=usage,
+        seconds=seconds,
+        refusal=_text_or_none(message.get("refusal")),
+    )
 
 
 def _count(value: object) -> int | None:

@@ -6,7 +6,7 @@ the agent asks for a repair once, and then gives up with an outcome that is *unk
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -39,6 +39,8 @@ class Subtask(BaseModel):
     id: str
     description: str = Field(min_length=1)
     depends_on: list[str] = []
+    builds_on: list[str] = []
+    """Labels of results of earlier plans, such as `1.2`, that the planner named in `depends_on`."""
 
     @field_validator("id", mode="before")
     @classmethod
@@ -77,8 +79,11 @@ def strip_thinking(text: str) -> str:
     return _THINKING_CLOSED_ONLY.sub("", text, count=1).strip()
 
 
-def parse_planner_reply(reply: str) -> Plan | FinalAnswer:
+def parse_planner_reply(reply: str, done: Collection[str] = ()) -> Plan | FinalAnswer:
     """Read a planner's reply: JSON on its own, in a fence or inside prose, or the paper's `FINAL ANSWER:` line.
+
+    Args:
+        done: labels of what earlier plans have done, which a subtask may build on.
 
     Raises:
         PlanUnreadable: neither is there, or the plan is not a DAG.
@@ -89,7 +94,7 @@ def parse_planner_reply(reply: str) -> Plan | FinalAnswer:
     problem = ""
     for found in _json_objects(text):
         try:
-            parsed = _from_json(found)
+            parsed = _from_json(found, done)
         except PlanUnreadable as exc:
             problem = problem or str(exc)
             continue
@@ -103,7 +108,7 @@ def parse_planner_reply(reply: str) -> Plan | FinalAnswer:
     raise PlanUnreadable(problem or 'There is no JSON object with "plan" or "final_answer" in the reply.')
 
 
-def _from_json(found: dict[str, Any]) -> Plan | FinalAnswer | None:
+def _from_json(found: dict[str, Any], done: Collection[str]) -> Plan | FinalAnswer | None:
     cited = [str(case) for case in _list(found.get("cases_used"))]
     answer = found.get("final_answer")
     if answer is not None and not isinstance(answer, dict | list) and str(answer).strip():
@@ -112,10 +117,10 @@ def _from_json(found: dict[str, Any]) -> Plan | FinalAnswer | None:
     steps = found.get("plan")
     if not isinstance(steps, list):
         return None
-    return _checked_plan(cast(list[Any], steps), cited)
+    return _checked_plan(cast(list[Any], steps), cited, done)
 
 
-def _checked_plan(steps: list[Any], cited: list[str]) -> Plan:
+def _checked_plan(steps: list[Any], cited: list[str], done: Collection[str]) -> Plan:
     if not steps:
         raise PlanUnreadable('"plan" is empty: give at least one subtask, or a "final_answer".')
     if len(steps) > _MAX_SUBTASKS:
@@ -129,6 +134,7 @@ def _checked_plan(steps: list[Any], cited: list[str]) -> Plan:
     ids = [subtask.id for subtask in subtasks]
     if len(set(ids)) != len(ids):
         raise PlanUnreadable("Two subtasks have the same id.")
+    subtasks = [_split_dependencies(subtask, ids, done) for subtask in subtasks]
     for subtask in subtasks:
         unknown = [needed for needed in subtask.depends_on if needed not in ids]
         if unknown:
@@ -136,6 +142,15 @@ def _checked_plan(steps: list[Any], cited: list[str]) -> Plan:
     plan = Plan(subtasks=subtasks, cases_used=cited)
     _refuse_cycles(plan)
     return plan
+
+
+def _split_dependencies(subtask: Subtask, ids: Collection[str], done: Collection[str]) -> Subtask:
+    """Tell apart what a subtask waits for in its own plan, and what earlier plans have done for it."""
+    earlier = [needed for needed in subtask.depends_on if needed not in ids and needed in done]
+    if not earlier:
+        return subtask
+    own = [needed for needed in subtask.depends_on if needed not in earlier]
+    return subtask.model_copy(update={"depends_on": own, "builds_on": earlier})
 
 
 def _step(step: Any) -> dict[str, Any]:

@@ -21,9 +21,13 @@ __all__ = [
     "empty_reply",
     "executor_task",
     "experience",
+    "loop_nudge",
+    "nearly_spent",
     "planner_task",
+    "refusal_nudge",
     "repair",
     "results_message",
+    "same_plan",
 ]
 
 PLANNER = """\
@@ -36,7 +40,7 @@ While work remains, a plan of the fewest subtasks that can settle the question:
 "cases_used": ["…"]}
 Each description must be complete in itself: the assistant sees the question, its own subtask and the results it \
 depends on, nothing else. Subtasks that do not depend on each other run at the same time. When you plan again, plan \
-only what is left.
+only what is left: what is done stays done, and depends_on may name it by its label, such as "1.2".
 
 Once the results settle the question:
 {"final_answer": "…", "sources": ["file or address the answer rests on"], "cases_used": ["…"]}
@@ -63,8 +67,14 @@ LAST_TURN = (
 )
 
 
-def planner_task(question: str, files: Sequence[str], folders: Sequence[str], tools: Sequence[ToolSpec]) -> str:
-    """The first message to the planner: the question and what there is to work with."""
+def planner_task(
+    question: str,
+    files: Sequence[str],
+    folders: Sequence[str],
+    tools: Sequence[ToolSpec],
+    limits: Sequence[str] = (),
+) -> str:
+    """The first message to the planner: the question and what there is to work with, `limits` included."""
     lines = [f"Question: {question}"]
     if files:
         lines += ["", "Attached files:", *(f"- {file}" for file in files)]
@@ -72,6 +82,8 @@ def planner_task(question: str, files: Sequence[str], folders: Sequence[str], to
         lines += ["", "Folders to search:", *(f"- {folder}" for folder in folders)]
     lines += ["", "The assistant's tools:"]
     lines += [f"- {tool.name}: {_first_sentence(tool.description)}" for tool in tools]
+    if limits:
+        lines += ["", f"Limits of the whole work: {', '.join(limits)}."]
     return "\n".join(lines)
 
 
@@ -126,12 +138,18 @@ def outcome_word(reward: float | None) -> str:
     return "success" if reward >= 0.5 else "failure"
 
 
-def results_message(results: Sequence[tuple[str, str, str]], plans_left: int) -> str:
-    """What came of a plan: (subtask id, status, result) each, and how often the planner may still plan."""
+def results_message(results: Sequence[tuple[str, str, str]], plans_left: int, left: Sequence[str] = ()) -> str:
+    """What came of a plan: (subtask id, status, result) each, and how often the planner may still plan.
+
+    Args:
+        left: what is left of the limits that are nearly used up.
+    """
     lines = ["Results of the plan:"]
     lines += [f"[{subtask}] {status}: {text}" for subtask, status, text in results]
-    left = f"You may plan {plans_left} more time{'s' * (plans_left != 1)}." if plans_left else ""
-    lines += ["", f"Give the final answer, or a plan for what is left. {left}".strip()]
+    more = f"You may plan {plans_left} more time{'s' * (plans_left != 1)}." if plans_left else ""
+    lines += ["", f"Give the final answer, or a plan for what is left. {more}".strip()]
+    if left:
+        lines += [nearly_spent(left)]
     return "\n".join(lines)
 
 
@@ -148,6 +166,35 @@ def repair(problem: str) -> str:
     return (
         f'Your reply could not be used: {problem} Send only one JSON object: {{"plan": [...]}} or {{"final_answer": '
         '"..."}.'
+    )
+
+
+def nearly_spent(left: Sequence[str]) -> str:
+    """The warning near the end of a limit."""
+    return f"Little is left: {', '.join(left)}. Come to a result with what you have, or take the shortest way to it."
+
+
+def loop_nudge(reason: str) -> str:
+    """For an executor that goes in circles."""
+    return (
+        f"You {reason}, and nothing was learned in the last turns. Try another tool or other arguments, or reply with "
+        "the best result you have and what is missing."
+    )
+
+
+def refusal_nudge() -> str:
+    """For an executor that refused: perhaps a part of the subtask can be done."""
+    return (
+        "You refused. If a part of the subtask can be done, do that part and say what you leave out; else say in one "
+        "sentence why none of it can."
+    )
+
+
+def same_plan() -> str:
+    """For a planner that gives a plan again that led nowhere."""
+    return (
+        "This plan was carried out already, and no subtask of it was done. Give a plan that goes another way, or the "
+        "final answer as far as the results support one."
     )
 
 

@@ -54,6 +54,8 @@ class Settings(ServerSettings):
     """Planning cycles; after the last one the planner must answer with what it has."""
     max_turns_per_subtask: int = Field(default=12, ge=1)
     """Model turns the executor has for one subtask."""
+    max_stale_turns: int = Field(default=4, ge=2)
+    """Turns in a row that bring nothing new (errors, results already seen) after which a subtask is stopped."""
     max_model_calls: int = Field(default=80, ge=1)
     """Model calls of one run."""
     max_tool_calls: int = Field(default=60, ge=0)
