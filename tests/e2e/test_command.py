@@ -10,6 +10,7 @@ from typing import Any
 import openpyxl
 import pytest
 
+from memento.events import parse_record
 from support.command import Memento
 from support.document_files import make_pdf
 
@@ -45,7 +46,8 @@ def test_a_question_about_a_pdf_it_has_never_seen_is_answered_with_source_cost_a
         "ask", "--model", "offline", "--file", str(pdf), "--json", "Who rebuilt the Eddystone Lighthouse?"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    events = [parse_record(line).event.type for line in done.stderr.splitlines()]
+    assert (events[0], events[-1]) == ("run_started", "run_ended"), "the events, as they happened, and nothing else"
     told = json.loads(done.stdout)
     assert (told["answer"], told["status"], told["cost"]) == ("John Smeaton", "answered", 0.0)
     assert told["sources"] == [f"{pdf} page 1"]

@@ -108,10 +108,15 @@ async def test_a_call_that_cannot_be_made_is_told_to_the_model_with_what_there_i
     assert result.status in {"answered", "no_answer"}
 
 
-async def test_a_refusal_is_a_failed_subtask_and_the_planner_goes_another_way(tmp_path: Path) -> None:
+async def test_one_refusal_earns_a_nudge_and_the_second_fails_the_subtask(tmp_path: Path) -> None:
     async with session_with(tmp_path, Fault("refusal", role="executor")) as (session, _):
+        result = await session.ask(QUESTION)
+    assert result.answer == "652"
+    refusals = [Fault("refusal", role="executor"), Fault("refusal", role="executor")]
+    async with session_with(tmp_path, *refusals) as (session, _):
         result = await session.ask(QUESTION)
         done = [e for e in session.journal.events(result.run_id) if isinstance(e, SubtaskDone)]
     assert (done[0].status, done[0].result) == ("failed", "the model refused: I cannot help with that.")
+    assert done[0].lesson == "the model refused"
     assert len(done) > 1
     assert result.status == "answered"

@@ -58,7 +58,7 @@ def test_an_index_that_is_gone_is_made_again_from_the_event_files(tmp_path: Path
     assert journal.rebuild_index() == 2
     finished = next(run for run in before if run.status == "answered")
     assert (finished.answer, finished.reward, finished.cost_usd, finished.tool_calls) == ("a", 1.0, 0.5, 1)
-    assert {run.status for run in before} == {"answered", "running"}
+    assert {run.status for run in before} == {"answered", "interrupted"}
 
 
 def test_a_run_is_found_by_its_id_its_end_and_the_word_last(tmp_path: Path) -> None:

@@ -116,8 +116,6 @@ class _Run:
     cycle: int = 0
     planner_turn: int = 0
     """Of this cycle."""
-    lessons: dict[str, None] = field(default_factory=dict[str, None])
-    """What guards and limits had to stop, for whoever does this again."""
 
     @property
     def budget(self) -> Budget:
@@ -192,6 +190,7 @@ class Agent:
                 executor_model=self.executor.name,
                 memory=self.memory.mode,
                 limits=settings.model_dump(mode="json", include=_LIMITS),
+                seed=self.planner.seed,
                 exclude_task=exclude_task,
             )
         )
@@ -202,8 +201,12 @@ class Agent:
         status: RunStatus = "failed"
         detail = "it crashed"
         try:
-            answered = record.answered or await self._answer(run, elapsed_seconds)
-            record.emit(answered)
+            if record.answered is not None:  # interrupted while it was kept or judged
+                answered = record.answered
+                _recall(run)
+            else:
+                answered = await self._answer(run, elapsed_seconds)
+                record.emit(answered)
             await self._keep_and_judge(run, answered)
             status, detail = "no_answer" if answered.answer is None else "answered", ""
         except (ModelError, PlanUnreadable) as exc:
@@ -245,12 +248,12 @@ class Agent:
     # --- planning ----------------------------------------------------------------------------------------
 
     async def _answer(self, run: _Run, elapsed_seconds: float) -> Answered:
-        limit = self.settings.max_seconds
+        limit, shared = self.settings.max_seconds, run.budget.within or run.budget
         reason = f"the limit of {self.settings.max_plans} plans is reached"
         with anyio.CancelScope() as wall:
 
             def start_clock() -> None:  # going through what is on record takes none of the run's time
-                wall.deadline = anyio.current_time() + max(0.0, limit - elapsed_seconds)
+                wall.deadline = min(anyio.current_time() + max(0.0, limit - elapsed_seconds), shared.deadline)
 
             run.record.when_live(start_clock)
             try:
@@ -260,8 +263,8 @@ class Agent:
             except (BudgetSpent, _Fruitless) as exc:
                 reason = str(exc)
         if wall.cancelled_caught:
-            reason = f"the limit of {limit:g} s is reached"
-        run.lessons[f"stopped because {reason}"] = None
+            is_shared = anyio.current_time() >= shared.deadline
+            reason = f"the time{shared.scope} is over" if is_shared else f"the limit of {limit:g} s is reached"
         run.record.emit(Warned(text=f"Stopping here: {reason}."))
         with anyio.move_on_after(self.settings.final_seconds):
             return await self._forced_answer(run, reason)
@@ -300,7 +303,7 @@ class Agent:
         known = run.record.cases_read(run.cycle, subtask_id)
         if known is not None:
             return known
-        run.record.go_live()
+        await run.record.go_live()
         cases = await self.memory.read(
             query,
             cycle=run.cycle,
@@ -401,9 +404,7 @@ class Agent:
     async def _subtask(self, run: _Run, subtask: Subtask) -> _SubtaskResult:
         known = run.record.subtask_done(run.cycle, subtask.id)
         if known is not None:
-            return _SubtaskResult(
-                run.cycle, subtask, known.status, known.result, known.tools, known.sources, known.lesson
-            )
+            return _from_record(known, subtask)
         earlier = [(result.subtask.description, result.text) for result in run.results if result.status == "done"]
         needed = [
             (run.finished[needed].subtask.description, run.finished[needed].text) for needed in subtask.depends_on
@@ -447,7 +448,7 @@ class Agent:
         question = judge_question(run.question, answer, findings)
         verdict, problem = None, "the judge gave no verdict that can be read"
         try:
-            verdict = read_verdict((await run.record.ask(judge, question, role="judge", cycle=run.cycle, turn=1)).text)
+            verdict = read_verdict((await run.record.ask(judge, question, role="judge", cycle=0, turn=1)).text)
         except (BudgetSpent, ModelError) as exc:
             problem = str(exc)
         if verdict is None:
@@ -489,7 +490,8 @@ class Agent:
             },
             "parents": list(run.shown),
         }
-        lesson = "; ".join([*(f"{r.label} {r.lesson}" for r in run.results if r.lesson), *run.lessons])
+        stopped = [f"stopped because {answered.reason}"] if answered.reason else []
+        lesson = "; ".join([*(f"{r.label} {r.lesson}" for r in run.results if r.lesson), *stopped])
         optional = {"answer": answered.answer, "decision_id": run.decision_id, "lesson": lesson[:_MAX_LESSON_CHARS]}
         case.update({key: value for key, value in optional.items() if value})
         try:
@@ -526,6 +528,24 @@ def _same(plan: Plan, other: Plan) -> bool:
 
 def _words(subtask: Subtask) -> str:
     return " ".join(subtask.description.casefold().split())
+
+
+def _recall(run: _Run) -> None:
+    """Take the results and the shown cases of a run that has its answer from its record."""
+    for event in run.record.events:
+        if isinstance(event, CasesRead):
+            run.decision_id = (None if event.subtask_id else event.decision_id) or run.decision_id
+            run.shown.update(dict.fromkeys(case.case_id for case in event.cases))
+        elif isinstance(event, PlanMade):
+            run.cycle = event.cycle
+            for subtask in event.plan.subtasks:
+                done = run.record.subtask_done(event.cycle, subtask.id)
+                if done is not None:
+                    run.results.append(_from_record(done, subtask))
+
+
+def _from_record(done: SubtaskDone, subtask: Subtask) -> _SubtaskResult:
+    return _SubtaskResult(done.cycle, subtask, done.status, done.result, done.tools, done.sources, done.lesson)
 
 
 def _close_plan(run: _Run) -> list[_SubtaskResult]:

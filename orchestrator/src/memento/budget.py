@@ -3,9 +3,11 @@
 Owns the counting. Whatever spends asks here *before* it spends, so that a run always ends. Calls and executions
 never go over their limit, but for the one call that gives the final answer. What a model call will use is known
 only afterwards: calls run side by side only while even the most that they could use leaves something over, so
-tokens and money are never exceeded by more than one call. Wall time is the agent's own scope.
+tokens and money are never exceeded by more than one call. Wall time is kept by the agent, whose scope can stop what
+is under way.
 """
 
+import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,6 +50,8 @@ class Budget:
     """The evaluation that this run is part of: every call counts there too, and its limits know no exception."""
     scope: str = ""
     """Told with a limit, such as " of the evaluation"."""
+    deadline: float = math.inf
+    """When the time is over, on anyio's clock; whoever does the work keeps it."""
 
     model_calls: int = 0
     tool_calls: int = 0

@@ -9,7 +9,8 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -23,6 +24,7 @@ from memento.settings import Settings
 from memento_kit import StartupError
 
 if TYPE_CHECKING:
+    from memento.events import Record, ToolCalled
     from memento.journal import Journal
 
 __all__ = ["app", "main"]
@@ -43,6 +45,9 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", help="mcp.json to
 ModelOption = Annotated[str | None, typer.Option("--model", help="model for every role; `offline` needs no key")]
 BaseUrlOption = Annotated[str | None, typer.Option("--base-url", help="OpenAI-compatible endpoint")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else")]
+RunJsonOption = Annotated[
+    bool, typer.Option("--json", help="one JSON object on stdout; each event as a JSON line on stderr, as it happens")
+]
 PlannerOption = Annotated[str | None, typer.Option("--planner-model", help="model that plans")]
 JudgeOption = Annotated[str | None, typer.Option("--judge-model", help="model that checks the answer")]
 ExecutorOption = Annotated[str | None, typer.Option("--executor-model", help="model that uses the tools")]
@@ -78,7 +83,7 @@ def ask(
         typer.Option("--memory", help="show and keep cases, show only, or off"),
     ] = None,
     config: ConfigOption = None,
-    as_json: JsonOption = False,
+    as_json: RunJsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the answer")] = False,
 ) -> None:
     """Answer one question."""
@@ -93,15 +98,54 @@ def ask(
         memory=memory,
         config=config,
     )
-    from memento.journal import Journal
+    asked = _Asked(question.strip(), file or [], folder or [], as_json, quiet)
+    _run(_ask, settings, asked, kept=asked.how_to_go_on)
 
-    journal = Journal(settings.home)
-    before = journal.count()
 
-    def kept() -> str:
-        return "What was done is kept: memento runs show last" if journal.count() > before else ""
+@app.command()
+def resume(
+    run: Annotated[str, typer.Argument(help="run id, its beginning or end, or `last`")],
+    repeat_calls: Annotated[
+        bool,
+        typer.Option("--repeat-calls", help="send calls with side effects again that were under way, without asking"),
+    ] = False,
+    base_url: BaseUrlOption = None,
+    config: ConfigOption = None,
+    as_json: RunJsonOption = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the answer")] = False,
+) -> None:
+    """Go on with a run that was interrupted or failed. What it has done is neither done nor paid for again."""
+    from memento.events import RunEnded
+    from memento.journal import RunNotFound
+    from memento.session import run_start
 
-    _run(_ask, settings, question.strip(), file or [], folder or [], as_json, quiet, kept=kept)
+    journal = _journal()
+    try:
+        run_id = journal.find(run)
+        records = list(journal.records(run_id))
+        started = run_start(records)
+    except RunNotFound as exc:
+        _stop(str(exc))
+    ends = [record.event for record in records if isinstance(record.event, RunEnded)]
+    if ends and ends[-1].status in {"answered", "no_answer"}:
+        _stop(f"run {run_id} has come to its end: memento runs show {run_id}")
+    settings = _settings(
+        planner_model=started.planner_model,
+        executor_model=started.executor_model,
+        base_url=base_url,
+        memory=started.memory,
+        config=config,
+    )
+    asked = _Asked(
+        started.question,
+        [*map(Path, started.files)],
+        [*map(Path, started.folders)],
+        as_json,
+        quiet,
+        run_id,
+        repeat_calls,
+    )
+    _run(_ask, settings, asked, started.seed, records, kept=asked.how_to_go_on)
 
 
 @app.command()
@@ -163,6 +207,51 @@ def cases(context: typer.Context) -> None:
     raise typer.Exit(done.returncode)
 
 
+runs_app.command("resume")(resume)
+
+
+@runs_app.command("rm")
+def runs_rm(
+    runs: Annotated[list[str], typer.Argument(help="run ids, their beginnings or ends, or `last`")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Delete runs with their events and results. What the case bank learned from them stays."""
+    from memento.journal import RunBusy, RunNotFound
+
+    journal = _journal()
+    try:
+        found = list(dict.fromkeys(journal.find(run) for run in runs))
+        if not yes:
+            if not sys.stdin.isatty():
+                _stop(f"this deletes {len(found)} run(s) for good; add --yes to do it.")
+            typer.confirm(f"Delete {', '.join(found)} for good?", abort=True)
+        for run_id in found:
+            journal.remove(run_id)
+            typer.echo(f"deleted {run_id}")
+    except (RunNotFound, RunBusy) as exc:
+        _stop(str(exc))
+
+
+@runs_app.command("export")
+def runs_export(
+    run: Annotated[str, typer.Argument(help="run id, its beginning or end, or `last`")],
+    out: Annotated[Path | None, typer.Option("--out", help="file to write (default RUN.zip)")] = None,
+) -> None:
+    """Write a run's events and stored results into one zip file."""
+    from memento.journal import RunNotFound
+
+    journal = _journal()
+    try:
+        run_id = journal.find(run)
+        path = out or Path(f"{run_id}.zip")
+        journal.export(run_id, path)
+    except RunNotFound as exc:
+        _stop(str(exc))
+    except OSError as exc:
+        _stop(f"the export cannot be written to {exc.filename}: {exc.strerror}")
+    typer.echo(path)
+
+
 @runs_app.command("list")
 def runs_list(
     limit: Annotated[int, typer.Option("--limit", min=1, help="how many")] = 20, as_json: JsonOption = False
@@ -213,7 +302,7 @@ def main() -> None:
 
 def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any, kept: Callable[[], str] = str) -> None:
     """Run an async command, and turn what an operator can mend into one line."""
-    from memento.journal import RunNotFound
+    from memento.journal import RunBusy, RunNotFound
     from memento.server_list import ServerListError
     from memento.session import ConfigError
 
@@ -222,7 +311,7 @@ def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any, kept:
     except KeyboardInterrupt:
         typer.echo(f"\nInterrupted. {kept()}".rstrip(), err=True)
         raise typer.Exit(_INTERRUPTED) from None
-    except (ConfigError, ServerListError, RunNotFound) as exc:
+    except (ConfigError, ServerListError, RunBusy, RunNotFound) as exc:
         _stop(str(exc))
     raise typer.Exit(code or 0)
 
@@ -246,16 +335,54 @@ def _journal() -> "Journal":
     return Journal(home)
 
 
+@dataclass
+class _Asked:
+    """What `ask` or `resume` was told; `run_id` is known once the run has begun."""
+
+    question: str
+    files: list[Path]
+    folders: list[Path]
+    as_json: bool
+    quiet: bool
+    run_id: str | None = None
+    repeat_calls: bool = False
+
+    def how_to_go_on(self) -> str:
+        return "" if self.run_id is None else f"To go on: memento resume {self.run_id}"
+
+
 async def _ask(
-    settings: Settings, question: str, files: list[Path], folders: list[Path], as_json: bool, quiet: bool
+    settings: Settings, asked: _Asked, seed: int | None = None, earlier: "Sequence[Record] | None" = None
 ) -> int:
     from memento.session import open_session
     from memento.terminal import RunView, print_result
 
-    with RunView(Console(stderr=True), quiet=quiet or as_json) as view:
-        async with open_session(settings, files=files, folders=folders, on_state=view.server_changed) as session:
-            result = await session.ask(question, watch=view.watch)
-    if as_json:
+    view = RunView(Console(stderr=True), quiet=asked.quiet or asked.as_json)
+
+    def watch(record: "Record") -> None:
+        asked.run_id = record.run_id
+        if asked.as_json:
+            typer.echo(record.model_dump_json(), err=True)
+        view.watch(record)
+
+    async def may_repeat(call: "ToolCalled") -> bool:
+        if asked.repeat_calls or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return asked.repeat_calls
+        with view.paused():
+            return await anyio.to_thread.run_sync(
+                lambda: typer.confirm(f"{call.tool} was under way and may have taken effect. Send it again?", err=True)
+            )
+
+    with view:
+        async with open_session(
+            settings, files=asked.files, folders=asked.folders, seed=seed, on_state=view.server_changed
+        ) as session:
+            if earlier is None:
+                result = await session.ask(asked.question, watch=watch)
+            else:
+                view.recall(earlier)
+                result = await session.resume(earlier[0].run_id, watch=watch, may_repeat=may_repeat)
+    if asked.as_json:
         _print_json(
             {
                 "answer": result.answer,

@@ -68,6 +68,7 @@ class RunStarted(_Event):
     executor_model: str
     memory: Literal["on", "read-only", "off"] = "on"
     limits: dict[str, Any] = {}
+    seed: int | None = None
     exclude_task: bool = False
     """Evaluation mode: cases of this very question are not shown."""
 

@@ -204,7 +204,7 @@ class Executor:
         self.record.emit(called)
         returned = self.record.tool_returned(call_id)
         if returned is None:
-            self.record.go_live()
+            await self.record.go_live()
             started = monotonic()
             if isinstance(arguments, ToolOutcome):
                 outcome = arguments

@@ -1,17 +1,24 @@
 """Where runs are kept: one folder per run with `events.jsonl`, and a SQLite index over all of them.
 
-Owns the files under `MEMENTO_HOME/runs`. The event file is the truth; the index is made from it and can be
-made again. It does not interpret events: whoever reads a run reads its records.
+Owns the files under `MEMENTO_HOME/runs`, and that one process at a time adds to a run. The event file is the truth;
+the index is made from it and can be made again. Records survive the death of the process, by `kill -9` too; a power
+cut may take the last of them, for nothing waits for the disk. It does not interpret events: whoever reads a run reads
+its records.
 """
 
+import os
 import secrets
+import shutil
 import sqlite3
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 
 from memento.events import (
@@ -21,11 +28,12 @@ from memento.events import (
     OutcomeRecorded,
     Record,
     RunEnded,
+    RunResumed,
     RunStarted,
     parse_record,
 )
 
-__all__ = ["Journal", "RunLog", "RunNotFound", "RunSummary"]
+__all__ = ["Journal", "RunBusy", "RunLog", "RunNotFound", "RunSummary", "elapsed_seconds"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (
@@ -35,14 +43,20 @@ CREATE TABLE IF NOT EXISTS run (
 )
 """
 _LOCK_TIMEOUT_SECONDS = 10.0
+_LOCK_NAME = "run.lock"
+_TAIL_BYTES = 65_536
 
 
 class RunNotFound(Exception):
     """There is no such run, or the beginning of an id fits several. The message says which runs there are."""
 
 
+class RunBusy(Exception):
+    """Another process is at work on the run."""
+
+
 class RunSummary(BaseModel):
-    """One row of the index."""
+    """One row of the index. A run without an end that no process works on has the status `interrupted`."""
 
     run_id: str
     started: str
@@ -59,15 +73,28 @@ class RunSummary(BaseModel):
 
 
 class RunLog:
-    """The event file of one run, open for appending. Each record is flushed before `append` returns."""
+    """The event file of one run, open for appending and locked. Each record is flushed before `append` returns.
 
-    def __init__(self, journal: "Journal", run_id: str, *, number: int = 0) -> None:
+    Raises:
+        RunBusy: another process has it open.
+    """
+
+    def __init__(self, journal: "Journal", run_id: str) -> None:
         self.run_id = run_id
         self.folder = journal.run_folder(run_id)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._journal = journal
-        self._number = number
-        self._file = (self.folder / "events.jsonl").open("a", encoding="utf-8")
+        self._lock = _lock(self.folder)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout as exc:
+            raise RunBusy(f"Run {run_id} is at work in another process; wait for its end, or stop it there.") from exc
+        path = self.folder / "events.jsonl"
+        _cut_torn_line(path)
+        with path.open("a+b") as file:
+            file.seek(0)
+            self._number = sum(1 for _ in file)
+        self._file = path.open("a", encoding="utf-8")
 
     def append(self, event: Event) -> Record:
         """Write `event` as the run's next record and return it."""
@@ -75,7 +102,7 @@ class RunLog:
         record = Record(run_id=self.run_id, number=self._number, time=datetime.now(UTC), event=event)
         self._file.write(record.model_dump_json() + "\n")
         self._file.flush()
-        if isinstance(event, RunStarted | RunEnded | Answered | CaseWritten | OutcomeRecorded):
+        if isinstance(event, RunStarted | RunResumed | RunEnded | Answered | CaseWritten | OutcomeRecorded):
             self._journal.index(record)
         return record
 
@@ -88,6 +115,7 @@ class RunLog:
 
     def close(self) -> None:
         self._file.close()
+        self._lock.release()
 
 
 class Journal:
@@ -114,9 +142,47 @@ class Journal:
 
         Raises:
             RunNotFound: there is no such run.
+            RunBusy: another process is at work on it.
+        """
+        return RunLog(self, self.find(run_id))
+
+    def is_at_work(self, run_id: str) -> bool:
+        """Whether some process has the run open."""
+        lock = _lock(self.run_folder(run_id))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return True
+        lock.release()
+        return False
+
+    def remove(self, run_id: str) -> None:
+        """Delete a run's events and results. What the case bank has learned from it stays.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunBusy: it is at work.
         """
         full_id = self.find(run_id)
-        return RunLog(self, full_id, number=sum(1 for _ in self.records(full_id)))
+        self.reopen(full_id).close()
+        shutil.rmtree(self.run_folder(full_id))
+        with closing(self._connect()) as db, db:
+            db.execute("DELETE FROM run WHERE run_id = ?", (full_id,))
+
+    def export(self, run_id: str, path: Path) -> None:
+        """Write everything that is kept of a run into a zip file: its events and its stored results.
+
+        Raises:
+            RunNotFound: there is no such run.
+            OSError: the file cannot be written.
+        """
+        folder = self.run_folder(self.find(run_id))
+        part = path.with_name(path.name + ".part")
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(folder.rglob("*")):
+                if file.is_file() and file.name != _LOCK_NAME:
+                    archive.write(file, Path(folder.name, file.relative_to(folder)))
+        part.replace(path)
 
     def find(self, run_id: str) -> str:
         """Return the full id of the run that `run_id` (or `last`, or the end of an id) names.
@@ -159,7 +225,13 @@ class Journal:
             self.rebuild_index()
         with closing(self._connect()) as db:
             rows = db.execute("SELECT * FROM run ORDER BY run_id DESC LIMIT ?", (limit,)).fetchall()
-        return [RunSummary.model_validate(dict(row)) for row in rows]
+        found = [RunSummary.model_validate(dict(row)) for row in rows]
+        return [
+            row.model_copy(update={"status": "interrupted"})
+            if row.status == "running" and not self.is_at_work(row.run_id)
+            else row
+            for row in found
+        ]
 
     def rebuild_index(self) -> int:
         """Make the index again from the event files; returns the number of runs."""
@@ -182,6 +254,8 @@ class Journal:
                 db.execute(
                     "INSERT OR REPLACE INTO run(run_id, started, question, model, status) VALUES (?,?,?,?,?)", row
                 )
+        elif isinstance(event, RunResumed):
+            changes = {"status": "running"}
         elif isinstance(event, Answered):
             changes = {"answer": event.answer}
         elif isinstance(event, CaseWritten):
@@ -208,3 +282,35 @@ class Journal:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(_SCHEMA)
         return db
+
+
+def elapsed_seconds(records: Sequence[Record]) -> float:
+    """How long a run was at work, over all its sittings; the time between them does not count."""
+    total = 0.0
+    for record, following in pairwise(records):
+        if not isinstance(following.event, RunResumed) and not isinstance(record.event, RunEnded):
+            total += (following.time - record.time).total_seconds()
+    return max(0.0, total)
+
+
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder / _LOCK_NAME, thread_local=False)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Cut off a last line that a crash left unfinished, so that the next record begins on a line of its own."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        at = size
+        while at > 0:
+            start = max(0, at - _TAIL_BYTES)
+            file.seek(start)
+            newline = file.read(at - start).rfind(b"\n")
+            if newline >= 0:
+                at = start + newline + 1
+                break
+            at = start
+        if at != size:
+            file.truncate(at)

@@ -8,6 +8,8 @@ as Temporal's event history). It does not know in which order a run does things.
 
 from collections.abc import Callable, Hashable, Sequence
 
+import anyio
+import anyio.lowlevel
 from openai.types.chat import ChatCompletionFunctionToolParam
 
 from memento.budget import Budget
@@ -72,6 +74,11 @@ class RunRecord:
     # --- what is known -----------------------------------------------------------------------------------
 
     @property
+    def events(self) -> list[Event]:
+        """What is on record, in order."""
+        return list(self._known.values())
+
+    @property
     def answered(self) -> Answered | None:
         known = self._known.get(("answered",))
         return known if isinstance(known, Answered) else None
@@ -114,11 +121,15 @@ class RunRecord:
         """Call `action` once, as soon as the run does something that is not on record: now, for a fresh run."""
         self._when_live = action
         if self._is_live:
-            self.go_live()
+            self._begin()
 
-    def go_live(self) -> None:
-        """Say that something is about to be done that is not on record."""
+    async def go_live(self) -> None:
+        """Say that something is about to be done that is not on record; a run whose time is over ends here."""
         self._is_live = True
+        self._begin()
+        await anyio.lowlevel.checkpoint()
+
+    def _begin(self) -> None:
         action, self._when_live = self._when_live, None
         if action is not None:
             action()
@@ -145,7 +156,7 @@ class RunRecord:
         known = self._known.get(("model_called", role, cycle, subtask_id, turn))
         if isinstance(known, ModelCalled):
             return read_message(known.message, known.finish_reason, known.usage, known.seconds)
-        self.go_live()
+        await self.go_live()
         async with self.budget.model_call(_at_most(model, messages, tools, self.budget), is_final=is_final) as spent:
             reply = await model.complete(messages, tools=tools, use_tools=use_tools)
             spent(reply.usage)

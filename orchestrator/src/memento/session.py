@@ -4,6 +4,7 @@ Owns the wiring from settings to a ready `Agent`, and the start-up errors an ope
 place that knows both the configuration and the parts.
 """
 
+import math
 import os
 import tempfile
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -11,11 +12,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 from openai import AsyncOpenAI
 
 from memento.agent import Agent, RunResult
-from memento.events import Emit, Event, OutcomeRecorded, Record, ServerStateChanged
-from memento.journal import Journal, RunLog
+from memento.budget import Budget, Limits
+from memento.events import Emit, Event, OutcomeRecorded, Record, RunStarted, ServerStateChanged
+from memento.executor import MayRepeat, never_repeat
+from memento.journal import Journal, RunLog, RunNotFound, elapsed_seconds
 from memento.memory import CaseMemory, OutcomeKind
 from memento.model import Model
 from memento.offline import OFFLINE_MODEL, StandIn, serve_stand_in
@@ -23,7 +27,17 @@ from memento.server_list import ServerList, load_server_list
 from memento.settings import Settings
 from memento.toolbox import ToolBox, ToolLimits, open_toolbox
 
-__all__ = ["ConfigError", "ModelChoice", "Session", "check_home", "choose_models", "open_session", "server_environ"]
+__all__ = [
+    "ConfigError",
+    "ModelChoice",
+    "Session",
+    "check_home",
+    "choose_models",
+    "evaluation_budget",
+    "open_session",
+    "run_start",
+    "server_environ",
+]
 
 _OPENAI = "https://api.openai.com/v1"
 
@@ -95,6 +109,8 @@ class Session:
     journal: Journal
     files: list[str]
     folders: list[str]
+    budget: Budget
+    """Of all runs of the session together."""
 
     async def ask(
         self, question: str, *, watch: Callable[[Record], None] = lambda record: None, exclude_task: bool = False
@@ -109,6 +125,42 @@ class Session:
                 files=self.files,
                 folders=self.folders,
                 exclude_task=exclude_task,
+                within=self.budget,
+            )
+        finally:
+            log.close()
+
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        watch: Callable[[Record], None] = lambda record: None,
+        may_repeat: MayRepeat = never_repeat,
+    ) -> RunResult:
+        """Go on with a run that was interrupted, or that a model's failure ended.
+
+        What its record tells is not done again: no model call that was answered, no tool call that returned. A call
+        with side effects that was under way is sent again only when `may_repeat` says so.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunBusy: another process is at work on it.
+        """
+        log = self.journal.reopen(run_id)
+        try:
+            records = list(self.journal.records(log.run_id))
+            started = run_start(records)
+            return await self.agent.run(
+                started.question,
+                log=log,
+                emit=recording(log, watch),
+                files=started.files,
+                folders=started.folders,
+                exclude_task=started.exclude_task,
+                within=self.budget,
+                earlier=[record.event for record in records],
+                elapsed_seconds=elapsed_seconds(records),
+                may_repeat=may_repeat,
             )
         finally:
             log.close()
@@ -128,6 +180,18 @@ class Session:
             await self.memory.record_outcome(run_id=log.run_id, reward=reward, kind=kind, cited=list(cited))
         finally:
             log.close()
+
+
+def run_start(records: Sequence[Record]) -> RunStarted:
+    """What a run was asked, from its records.
+
+    Raises:
+        RunNotFound: it was interrupted before it began.
+    """
+    for record in records:
+        if isinstance(record.event, RunStarted):
+            return record.event
+    raise RunNotFound("That run was interrupted before it began: there is nothing to go on with. Ask again.")
 
 
 def recording(log: RunLog, watch: Callable[[Record], None]) -> Emit:
@@ -228,7 +292,21 @@ async def open_session(
             journal=journal,
             files=[str(file.resolve()) for file in files],
             folders=[str(folder.resolve()) for folder in folders],
+            budget=evaluation_budget(settings),
         )
+
+
+def evaluation_budget(settings: Settings) -> Budget:
+    """What all runs of a session may use together. Its clock starts now."""
+    limits = Limits(
+        settings.eval_max_model_calls,
+        settings.eval_max_tool_calls,
+        settings.eval_max_total_tokens,
+        settings.eval_max_cost_usd,
+    )
+    seconds = settings.eval_max_seconds
+    deadline = math.inf if seconds is None else anyio.current_time() + seconds
+    return Budget(limits, scope=" of the whole evaluation", deadline=deadline)
 
 
 def check_home(home: Path) -> None:

@@ -66,6 +66,16 @@ class Settings(ServerSettings):
     """Money of one run, as far as prices are known; unset is no limit."""
     max_seconds: float = Field(default=900.0, gt=0)
     """Wall time of one run, before its last answer."""
+    eval_max_model_calls: int | None = Field(default=None, ge=1)
+    """Model calls of all runs of one evaluation together; at the limit not even a last answer is asked for."""
+    eval_max_tool_calls: int | None = Field(default=None, ge=0)
+    """Tool executions of all runs of one evaluation together."""
+    eval_max_total_tokens: int | None = Field(default=None, ge=1)
+    """Input and output tokens of all runs of one evaluation together."""
+    eval_max_cost_usd: float | None = Field(default=None, gt=0)
+    """Money of all runs of one evaluation together, as far as prices are known."""
+    eval_max_seconds: float | None = Field(default=None, gt=0)
+    """Wall time of one evaluation, from its start."""
     final_seconds: float = Field(default=60.0, gt=0)
     """How long a forced last answer may take, and how long keeping and judging the attempt may take."""
     parallel_subtasks: int = Field(default=3, ge=1, le=32)

@@ -4,7 +4,8 @@ Owns drawing, from events alone. Progress goes to stderr, so that stdout holds t
 """
 
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
@@ -13,7 +14,6 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from memento.agent import RunResult
@@ -21,28 +21,27 @@ from memento.events import (
     Answered,
     CasesRead,
     CaseWritten,
-    ModelCalled,
+    Nudged,
     OutcomeRecorded,
     PlanMade,
     Record,
     RunEnded,
+    RunResumed,
     RunStarted,
     ServerStateChanged,
     SubtaskDone,
-    SubtaskStarted,
     ToolCalled,
     ToolReturned,
     Usage,
     Warned,
 )
+from memento.picture import MARKS, RunPicture, case_word
 from memento.prices import price_source
 
 __all__ = ["RunView", "cost_text", "event_line", "print_result"]
 
 _MAX_LINE_CHARS = 110
 _MAX_ERROR_CHARS = 300
-_MARKS = {"done": "✓", "failed": "✗", "skipped": "–", "running": "▸", "waiting": "·"}
-_STYLES = {"done": "green", "failed": "red", "skipped": "dim", "running": "cyan", "waiting": "dim"}
 
 
 class RunView(AbstractContextManager["RunView"]):
@@ -51,14 +50,8 @@ class RunView(AbstractContextManager["RunView"]):
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
         self._quiet = quiet
-        self._cases = ""
-        self._cycle = 0
-        self._subtasks: dict[str, tuple[str, str, str]] = {}
-        """Subtask id to (state, description, what it does or came to)."""
-        self._in_flight: dict[str, tuple[str, float]] = {}
-        self._counts = {"model calls": 0, "tool calls": 0, "tokens": 0}
-        self._warnings: list[str] = []
-        self._started = monotonic()
+        self._picture = RunPicture()
+        self._opened = monotonic()
         self._has_begun = False
         self._live = Live(get_renderable=self._draw, console=console, transient=True, refresh_per_second=8)
 
@@ -73,6 +66,17 @@ class RunView(AbstractContextManager["RunView"]):
         if self._is_live:
             self._live.stop()
 
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Leave the terminal to a question for as long as the block lasts."""
+        if self._is_live:
+            self._live.stop()
+        try:
+            yield
+        finally:
+            if self._is_live:
+                self._live.start()
+
     @property
     def _is_live(self) -> bool:
         return self._console.is_terminal and not self._quiet
@@ -81,64 +85,25 @@ class RunView(AbstractContextManager["RunView"]):
         """Servers start before the run does, so this comes as an event without a record."""
         self._show_line(event_line(event))
 
-    def watch(self, record: Record) -> None:
-        event = record.event
-        self._has_begun = True
-        match event:
-            case CasesRead() if event.subtask_id is None:
-                self._cases = event_line(event) or ""
-            case PlanMade():
-                self._cycle = event.cycle
-                self._subtasks = {task.id: ("waiting", task.description, "") for task in event.plan.subtasks}
-            case SubtaskStarted():
-                self._set(event.subtask_id, "running", "")
-            case ToolCalled():
-                self._counts["tool calls"] += 1
-                self._in_flight[event.call_id] = (event.tool, monotonic())
-                self._set(event.subtask_id, "running", f"{event.tool} {_shown(event.arguments)}")
-            case ToolReturned():
-                self._in_flight.pop(event.call_id, None)
-            case SubtaskDone():
-                self._set(event.subtask_id, event.status, event.result)
-            case ModelCalled():
-                self._counts["model calls"] += 1
-                self._counts["tokens"] += (event.usage.input_tokens or 0) + (event.usage.output_tokens or 0)
-            case Warned():
-                self._warnings.append(event.text)
-            case _:
-                pass
-        self._show_line(event_line(event))
+    def recall(self, records: Sequence[Record]) -> None:
+        """Take in the earlier sittings of a run that goes on."""
+        for record in records:
+            self._picture.add(record)
 
-    def _set(self, subtask_id: str, state: str, text: str) -> None:
-        description = self._subtasks.get(subtask_id, ("", "", ""))[1]
-        self._subtasks[subtask_id] = (state, description, text)
+    def watch(self, record: Record) -> None:
+        self._has_begun = True
+        self._picture.add(record)
+        self._show_line(event_line(record.event))
 
     def _show_line(self, line: str | None) -> None:
         if line and not self._quiet and not self._is_live:
             self._console.print(escape(line), highlight=False, soft_wrap=True)
 
     def _draw(self) -> RenderableType:
-        parts: list[RenderableType] = []
         if not self._has_begun:
-            return Text(f"starting the tool servers, {monotonic() - self._started:.0f} s", style="dim")
-        if self._cases:
-            parts.append(_one_line(self._cases, "magenta"))
-        table = Table.grid(padding=(0, 1), expand=True)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        for subtask_id, (state, description, text) in self._subtasks.items():
-            mark = Text(_MARKS[state], style=_STYLES[state])
-            table.add_row(mark, Text(f"{self._cycle}.{subtask_id}"), Text(_folded(description)), Text(_folded(text)))
-        parts.append(table)
-        for tool, since in self._in_flight.values():
-            parts.append(Text(f"  waiting for {tool}, {monotonic() - since:.0f} s", style="yellow"))
-        for warning in self._warnings[-2:]:
-            parts.append(_one_line(f"! {warning}", "yellow"))
-        counts = "  ".join(f"{name} {count:,}" for name, count in self._counts.items())
-        parts.append(Text(f"{counts}  {monotonic() - self._started:.0f} s", style="dim"))
-        return Group(*parts)
+            return Text(f"starting the tool servers, {monotonic() - self._opened:.0f} s", style="dim")
+        size = self._console.size
+        return Group(*self._picture.lines(width=size.width, height=max(3, size.height - 1)))
 
 
 def event_line(event: object) -> str | None:  # noqa: C901 - one flat case per kind of event
@@ -158,7 +123,12 @@ def event_line(event: object) -> str | None:  # noqa: C901 - one flat case per k
         case ToolReturned() if event.is_error:
             return _cut(f"  {event.cycle}.{event.subtask_id} ← error: {event.text}", _MAX_ERROR_CHARS)
         case SubtaskDone():
-            return _cut(f"  {event.cycle}.{event.subtask_id} {_MARKS[event.status]} {event.result}")
+            return _cut(f"  {event.cycle}.{event.subtask_id} {MARKS[event.status]} {event.result}")
+        case RunResumed():
+            return f"going on, after {event.elapsed_seconds:.0f} s of work"
+        case Nudged():
+            where = "the planner" if event.subtask_id is None else f"{event.cycle}.{event.subtask_id}"
+            return _cut(f"  {where} was nudged: it {event.reason}")
         case Warned():
             return f"! {event.text}"
         case CaseWritten() if event.case_id:
@@ -180,15 +150,7 @@ def _cases_line(event: CasesRead) -> str:
         return f"memory: not available ({event.detail})"
     if not event.cases:
         return "memory: no case shown"
-    shown = ", ".join(f"{case.case_id[-6:]} {_OUTCOMES[_outcome(case.reward)]}" for case in event.cases)
-    return f"memory: {len(event.cases)} cases shown ({shown})"
-
-
-_OUTCOMES = {"success": "won", "failure": "lost", "unknown": "?"}
-
-
-def _outcome(reward: float | None) -> str:
-    return "unknown" if reward is None else "success" if reward >= 0.5 else "failure"
+    return f"memory: {len(event.cases)} cases shown ({'; '.join(map(case_word, event.cases))})"
 
 
 def print_result(console: Console, result: RunResult) -> None:
@@ -223,14 +185,6 @@ def _shown(arguments: dict[str, Any] | str) -> str:
     if isinstance(arguments, str):
         return arguments
     return ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-
-
-def _one_line(text: str, style: str) -> Text:
-    return Text(_folded(text), style=style, no_wrap=True, overflow="ellipsis")
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _place(source: str) -> str:
