@@ -5,7 +5,6 @@ The tests named "defect N" show that defect N of the reference repository (spec/
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from memento.events import (
     Warned,
 )
 from memento.journal import Journal
+from support.fake_bank import FakeBank
 from support.scripted_model import answers, calculator, calls, plans, says, scene
 
 pytestmark = pytest.mark.anyio
@@ -387,64 +387,96 @@ async def test_a_failure_stops_only_what_depends_on_it(tmp_path: Path) -> None:
     assert told.index("[1.1] failed") < told.index("[1.2] skipped") < told.index("[1.3] done: fine")
 
 
+async def test_a_replan_builds_on_what_is_done_and_does_not_do_it_again(tmp_path: Path) -> None:
+    first: list[dict[str, Any]] = [
+        {"id": "1", "description": "breaks"},
+        {"id": "2", "description": "needs it", "depends_on": ["1"]},
+        {"id": "3", "description": "stands alone"},
+    ]
+    second: list[dict[str, Any]] = [
+        {"id": "1", "description": "another way", "depends_on": ["1.3"]},
+        {"id": "2", "description": "needs that", "depends_on": ["1", "1.3"]},
+    ]
+
+    def anyone(body: dict[str, Any]) -> dict[str, Any]:
+        messages = body["messages"]
+        if not body.get("tools"):
+            plan = [first, second][min(1, sum(message["role"] == "assistant" for message in messages))]
+            return answers("whole") if "needs that" in str(messages) else {"content": json.dumps({"plan": plan})}
+        subtask = messages[1]["content"].rsplit("Your subtask: ")[-1]
+        return says("") if subtask == "breaks" else says(f"{subtask}: fine")
+
+    bank = FakeBank([])
+    async with scene(tmp_path, [anyone] * 12, servers={"casebank": bank.server}) as play:
+        result = await play.run()
+    assert result.answer == "whole"
+    started = [(event.cycle, event.description) for event in play.of(SubtaskStarted)]
+    assert started == [(1, "breaks"), (1, "stands alone"), (2, "another way"), (2, "needs that")]
+    told = next(b for b in play.model.sent if b["messages"][1]["content"].endswith("another way"))
+    assert "- stands alone: stands alone: fine" in told["messages"][1]["content"]
+    kept = next(row for name, row in bank.seen if name == "retain")
+    assert [step["depends_on"] for step in kept["plan"]["plan"][-2:]] == [["1.3"], ["1.3", "2.1"]]
+
+
+async def test_a_replan_cannot_build_on_what_was_not_done(tmp_path: Path) -> None:
+    second = {"content": json.dumps({"plan": [{"id": "1", "description": "x", "depends_on": ["1.1"]}]})}
+    async with scene(tmp_path, [plans("breaks"), says(""), says(""), second, answers("a")]) as play:
+        await play.run()
+    told = play.model.sent[-1]["messages"][-1]["content"]
+    assert "Subtask '1' depends on '1.1', which is not in the plan." in told
+
+
+async def test_the_order_in_which_subtasks_end_changes_nothing_that_the_planner_sees(tmp_path: Path) -> None:
+    async def asked(last: str) -> list[Any]:
+        server: MCPServer[Any] = MCPServer("gate")
+        others = anyio.Semaphore(0)
+
+        @server.tool()
+        async def wait(who: str) -> str:
+            """The one called `last` returns when the other two have."""
+            if who == last:
+                await others.acquire()
+                await others.acquire()
+            return f"{who} came"
+
+        def anyone(body: dict[str, Any]) -> dict[str, Any]:
+            if not body.get("tools"):
+                return answers("end") if len(body["messages"]) > 3 else plans("a", "b", "c")
+            who = body["messages"][1]["content"][-1]
+            if body["messages"][-1]["role"] != "tool":
+                return calls(("gate__wait", {"who": who}))
+            if who != last:
+                others.release()
+            return says(f"{who} is done")
+
+        async with scene(tmp_path / last, [anyone] * 10, servers={"gate": server}) as play:
+            with anyio.fail_after(20):
+                await play.run()
+        assert play.of(SubtaskDone)[-1].result == f"{last} is done"
+        return play.model.sent[-1]["messages"]
+
+    assert await asked("a") == await asked("b") == await asked("c")
+
+
+async def test_no_more_subtasks_run_at_once_than_there_are_model_calls_for(tmp_path: Path) -> None:
+    def anyone(body: dict[str, Any]) -> dict[str, Any]:
+        if body.get("tools"):
+            return says("r")
+        return answers("end") if len(body["messages"]) > 3 else plans("a", "b", "c", "d")
+
+    async with scene(tmp_path, [anyone] * 10, parallel_subtasks=4, max_model_calls=3) as play:
+        result = await play.run()
+    assert result.answer == "end"
+    before_any_end = [type(event) for event in play.events][: [type(e) for e in play.events].index(SubtaskDone)]
+    assert before_any_end.count(SubtaskStarted) == 2
+
+
 # --- case memory ---------------------------------------------------------------------------------------------
 
 
 def case(case_id: str, reward: float | None, question: str) -> dict[str, Any]:
     plan = {"plan": [{"id": "1", "description": f"look for {question}"}]}
     return {"case_id": case_id, "question": question, "plan": plan, "reward": reward, "similarity": 0.9}
-
-
-class FakeBank:
-    """The outermost wire of memory: a server with the case bank's tools that returns what the test set."""
-
-    def __init__(self, cases: list[dict[str, Any]], *, broken: bool = False, evidence: Sequence[str] = ()) -> None:
-        from mcp.server.mcpserver.exceptions import ToolError
-        from pydantic import BaseModel
-
-        class Row(BaseModel):
-            model_config = {"extra": "allow"}
-
-        self.seen: list[tuple[str, dict[str, Any]]] = []
-        self.outcomes: list[tuple[float | None, str, float]] = []
-        self.server: MCPServer[Any] = MCPServer("casebank")
-
-        @self.server.tool()
-        def retrieve_cases(query: str, limit: int, namespace: str, run_id: str) -> Row:
-            """Cases."""
-            self.seen.append(("retrieve", {"query": query, "limit": limit, "run_id": run_id}))
-            if broken:
-                raise ToolError("the bank is closed")
-            found: dict[str, Any] = {"decision_id": "d1", "memory": "on", "cases": cases, "evidence": evidence}
-            return Row.model_validate(found)
-
-        @self.server.tool()
-        def retain_case(
-            question: str,
-            plan: dict[str, Any],
-            run_id: str,
-            model: str,
-            steps: list[Any],
-            cost: dict[str, Any],
-            parents: list[str],
-            namespace: str,
-            answer: str | None = None,
-            decision_id: str | None = None,
-        ) -> Row:
-            """Keep."""
-            if broken:
-                raise ToolError("the bank is closed")
-            row = {"question": question, "plan": plan, "answer": answer, "parents": parents, "decision_id": decision_id}
-            self.seen.append(("retain", row))
-            return Row.model_validate({"case_id": "new"})
-
-        @self.server.tool()
-        def record_outcome(
-            run_id: str, reward: float | None, kind: str, confidence: float, cited_case_ids: list[str] | None = None
-        ) -> Row:
-            """Outcome."""
-            self.outcomes.append((reward, kind, confidence))
-            return Row.model_validate({"updated": 1})
 
 
 async def test_memory_is_read_at_every_planning_step_and_the_attempt_is_kept_whole(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class RunPicture:
         needs = [*node.subtask.builds_on, *node.subtask.depends_on]
         after = f" (after {', '.join(needs)})" if needs else ""
         description = f"{node.subtask.id} {_folded(node.subtask.description)}{after}"
-        left = max(12, width * 3 // 5 - 2)
+        left = max(12, width // 2 - 2)
         line = Text(f"{MARKS[node.state]} ", style=_STYLES[node.state])
         line.append(_cells(description, left), style="dim" if node.state == "waiting" else "")
         line.append("  ")
