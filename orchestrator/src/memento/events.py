@@ -256,7 +256,7 @@ Event = (
     | RunEnded
 )
 
-Emit = Callable[[Event], None]
+Emit = Callable[[Event], object]
 """Takes an event and returns at once. A run has one, and hands it down."""
 
 
