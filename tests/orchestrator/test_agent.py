@@ -207,7 +207,7 @@ async def test_defect_18_text_beside_tool_calls_does_not_drop_them_and_the_messa
     assert [message["role"] for message in history] == ["system", "user", "assistant", "tool", "tool"]
     assert (history[2]["content"], history[2]["reasoning_content"]) == ("Let me add.", "kept for the server")
     assert [call["id"] for call in history[2]["tool_calls"]] == [m["tool_call_id"] for m in history[3:]]
-    assert [event.tool for event in play.of(ToolReturned)] == ["calc__add", "calc__shout"]
+    assert {event.tool for event in play.of(ToolReturned)} == {"calc__add", "calc__shout"}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ async def test_defect_22_a_long_tool_result_is_cut_and_read_back_and_no_message_
         """Return far too much."""
         return "x " * 100_000 + "the needle is 4711 " + "y " * 100_000
 
-    found = calls(("run__read_result", {"result": "results/0001-big__dump.txt", "pattern": "needle"}))
+    found = calls(("run__read_result", {"result": "results/1.1.1.0-big__dump.txt", "pattern": "needle"}))
     script = [plans("find it"), calls(("big__dump", {})), found, says("4711"), answers("4711")]
     async with scene(tmp_path, script, servers={"big": server}, max_result_chars=2_000) as play:
         result = await play.run()
@@ -299,9 +299,9 @@ async def test_defect_22_a_long_tool_result_is_cut_and_read_back_and_no_message_
     messages = play.model.sent[3]["messages"]
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool", "assistant", "tool"]
     assert len(messages[3]["content"]) < 3_000
-    assert "read them with run__read_result(result='results/0001-big__dump.txt'" in messages[3]["content"]
+    assert "read them with run__read_result(result='results/1.1.1.0-big__dump.txt'" in messages[3]["content"]
     assert "the needle is 4711" in messages[5]["content"]
-    stored = tmp_path / "runs" / result.run_id / "results/0001-big__dump.txt"
+    stored = tmp_path / "runs" / result.run_id / "results/1.1.1.0-big__dump.txt"
     assert "the needle is 4711" in stored.read_text(encoding="utf-8")
 
 

@@ -49,6 +49,7 @@ from memento.prompts import (
 from memento.record import RunRecord
 from memento.results import ResultStore
 from memento.settings import Settings
+from memento.tool_cache import ToolCache
 from memento.toolbox import ToolBox
 
 __all__ = ["Agent", "RunResult"]
@@ -137,6 +138,7 @@ class Agent:
     memory: CaseMemory
     settings: Settings
     judge: Model | None = None
+    cache: ToolCache | None = None
 
     async def run(
         self,
@@ -172,11 +174,14 @@ class Agent:
         executor = Executor(
             model=self.executor,
             toolbox=self.toolbox,
-            specs=self.toolbox.specs(hidden_servers=frozenset({settings.memory_server})),
-            store=ResultStore(log, settings.max_result_chars),
+            hidden_servers=frozenset({settings.memory_server}),
+            store=ResultStore(log.folder, settings.max_result_chars),
+            cache=self.cache,
             record=record,
             max_turns=settings.max_turns_per_subtask,
             max_stale_turns=settings.max_stale_turns,
+            max_context_chars=settings.max_context_chars,
+            accepts_images=settings.executor_images,
             may_repeat=may_repeat,
         )
         run = _Run(question, list(files), list(folders), log, record, executor, exclude_task)

@@ -83,6 +83,7 @@ def ask(
         typer.Option("--memory", help="show and keep cases, show only, or off"),
     ] = None,
     config: ConfigOption = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="ask every tool anew")] = False,
     as_json: RunJsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the answer")] = False,
 ) -> None:
@@ -97,6 +98,7 @@ def ask(
         base_url=base_url,
         memory=memory,
         config=config,
+        tool_cache=False if no_cache else None,
     )
     asked = _Asked(question.strip(), file or [], folder or [], as_json, quiet)
     _run(_ask, settings, asked, kept=asked.how_to_go_on)

@@ -29,6 +29,7 @@ __all__ = [
     "RunStarted",
     "RunStatus",
     "ServerStateChanged",
+    "StoredFile",
     "SubtaskDone",
     "SubtaskStarted",
     "ToolCalled",
@@ -162,6 +163,16 @@ class ToolCalled(_Event):
     """The arguments; the raw string when the model's JSON could not be parsed."""
 
 
+class StoredFile(BaseModel):
+    """A part of a tool result that is no text, in the run's folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    mime_type: str
+    size_bytes: int
+
+
 class ToolReturned(_Event):
     type: Literal["tool_returned"] = "tool_returned"
     cycle: int
@@ -174,6 +185,10 @@ class ToolReturned(_Event):
     """What the model was given."""
     stored_as: str | None = None
     """File in the run's folder that holds the whole result, when it was too long to give."""
+    files: list[StoredFile] = []
+    """Images and other parts that are no text."""
+    cached: bool = False
+    """Answered from an earlier call, of this run or another."""
 
 
 class SubtaskDone(_Event):

@@ -6,25 +6,30 @@ sees the question, what is known and its subtask; it never sees the cases (defec
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 
 from memento.budget import BudgetSpent
-from memento.events import Nudged, ToolCalled, ToolReturned
+from memento.context import trimmed
+from memento.events import Nudged, StoredFile, ToolCalled, ToolReturned
 from memento.guards import CallSeen, LoopGuard
 from memento.model import Message, Model, Reply, ToolRequest
 from memento.plan import Subtask, strip_thinking
 from memento.prompts import EXECUTOR, LAST_TURN, empty_reply, executor_task, loop_nudge, nearly_spent, refusal_nudge
 from memento.record import RunRecord
-from memento.results import READ_RESULT, ResultStore
+from memento.results import READ_RESULT, Given, ResultStore
+from memento.tool_cache import ToolCache
 from memento.toolbox import ToolBox, ToolOutcome, ToolSpec, parse_arguments
 from memento_kit import unfence
 
 __all__ = ["Executor", "MayRepeat", "SubtaskReport", "never_repeat"]
 
 _SOURCE_ARGUMENTS = ("source", "url", "path", "file")
+_SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _MAX_COMPARED_CHARS = 1_000
 """Of a result, when two are compared: what is cut further on names the call it came from."""
 
@@ -56,6 +61,8 @@ class _ToolMemory:
     cycle: int
     messages: list[Message]
     guard: LoopGuard
+    specs: list[ToolSpec]
+    """The tools on offer, the same for the whole subtask: a provider's prompt cache depends on it."""
     turn: int = 0
     tools: list[str] = field(default_factory=list[str])
     sources: dict[str, None] = field(default_factory=dict[str, None])
@@ -72,12 +79,21 @@ class _ToolMemory:
 class Executor:
     model: Model
     toolbox: ToolBox
-    specs: list[ToolSpec]
+    hidden_servers: frozenset[str]
     store: ResultStore
+    cache: ToolCache | None
     record: RunRecord
     max_turns: int
     max_stale_turns: int
+    max_context_chars: int
+    accepts_images: bool = False
+    """The model takes images: those of a tool's result are shown to it."""
     may_repeat: MayRepeat = never_repeat
+
+    @property
+    def specs(self) -> list[ToolSpec]:
+        """The tools that are on offer now."""
+        return self.toolbox.specs(hidden_servers=self.hidden_servers)
 
     async def run(
         self,
@@ -97,7 +113,7 @@ class Executor:
         """
         task = executor_task(question, files, folders, known, subtask.description, earlier)
         messages: list[Message] = [{"role": "system", "content": EXECUTOR}, {"role": "user", "content": task}]
-        memory = _ToolMemory(subtask, cycle, messages, LoopGuard(self.max_stale_turns))
+        memory = _ToolMemory(subtask, cycle, messages, LoopGuard(self.max_stale_turns), self.specs)
         try:
             return await self._turns(memory)
         except BudgetSpent as exc:
@@ -138,7 +154,8 @@ class Executor:
             if left:
                 memory.is_warned = True
                 memory.say(nearly_spent(left))
-        tools = [*(spec.as_function() for spec in self.specs), self.store.tool]
+        self._trim(memory)
+        tools = [*(spec.as_function() for spec in memory.specs), self.store.tool]
         reply = await self.record.ask(
             self.model,
             memory.messages,
@@ -152,6 +169,14 @@ class Executor:
         memory.messages.append(reply.message)
         return reply
 
+    def _trim(self, memory: _ToolMemory) -> None:
+        memory.messages[:] = trimmed(
+            memory.messages,
+            high_chars=self.max_context_chars,
+            low_chars=self.max_context_chars // 2,
+            put_away=self.store.put_away,
+        )
+
     async def _call_tools(self, memory: _ToolMemory, reply: Reply) -> SubtaskReport | None:
         """Run the calls of one turn at once, and put one tool message per call into the history, in their order.
 
@@ -159,15 +184,20 @@ class Executor:
         Returns the end of the subtask when the guard says that it goes in circles.
         """
         seen: dict[int, CallSeen] = {}
+        images: dict[int, list[StoredFile]] = {}
 
         async def one(index: int, request: ToolRequest) -> None:
-            seen[index] = await self._call_tool(memory, index, request)
+            seen[index], files = await self._call_tool(memory, index, request)
+            images[index] = [file for file in files if file.mime_type in _SHOWN_IMAGES]
 
         async with anyio.create_task_group() as group:
             for index, request in enumerate(reply.tool_requests):
                 group.start_soon(one, index, request)
         for index, request in enumerate(reply.tool_requests):
             memory.messages.append({"role": "tool", "tool_call_id": request.id, "content": _told(seen[index])})
+        shown = [file for _, files in sorted(images.items()) for file in files]
+        if shown and self.accepts_images:
+            memory.messages.append({"role": "user", "content": await self._image_parts(shown)})
         verdict = memory.guard.turn(
             [
                 CallSeen(call.tool, call.arguments, unfence(call.result)[:_MAX_COMPARED_CHARS], call.is_error)
@@ -182,10 +212,20 @@ class Executor:
             return memory.report(text, failed=True, lesson=f"went in circles: {verdict.reason}")
         return None
 
+    async def _image_parts(self, files: Sequence[StoredFile]) -> list[dict[str, Any]]:
+        """Images as a model is shown them: in a message of their own, for a tool's message holds text alone."""
+        parts: list[dict[str, Any]] = []
+        for file in files:
+            url = await anyio.to_thread.run_sync(self.store.data_url, file)
+            parts += [{"type": "text", "text": f"{file.name}:"}, {"type": "image_url", "image_url": {"url": url}}]
+        return parts
+
     def _nudged(self, memory: _ToolMemory, reason: str) -> None:
         self.record.emit(Nudged(cycle=memory.cycle, subtask_id=memory.subtask.id, reason=reason))
 
-    async def _call_tool(self, memory: _ToolMemory, index: int, request: ToolRequest) -> CallSeen:
+    async def _call_tool(
+        self, memory: _ToolMemory, index: int, request: ToolRequest
+    ) -> tuple[CallSeen, list[StoredFile]]:
         arguments = parse_arguments(request.arguments)
         written = request.arguments if isinstance(arguments, ToolOutcome) else arguments
         call_id = f"{memory.cycle}.{memory.subtask.id}.{memory.turn}.{index}"
@@ -195,9 +235,8 @@ class Executor:
                 self.record.budget.take_tool_call()
             except BudgetSpent as exc:
                 told = f"Not executed: {exc}. Answer with what you have."
-                return CallSeen(request.name, written, told, is_error=True)
+                return CallSeen(request.name, written, told, is_error=True), []
         memory.tools.append(request.name)
-        number = self.record.budget.tool_calls
         called = ToolCalled(
             cycle=memory.cycle, subtask_id=memory.subtask.id, call_id=call_id, tool=request.name, arguments=written
         )
@@ -209,12 +248,13 @@ class Executor:
             if isinstance(arguments, ToolOutcome):
                 outcome = arguments
             elif request.name == READ_RESULT:
-                outcome = self.store.read(arguments)
+                outcome = await anyio.to_thread.run_sync(self.store.read, arguments)
             else:
-                outcome = await self._call_server_tool(called, arguments, was_sent=was_sent)
-            text, stored_as = outcome.text, None
+                outcome = await self._call_server_tool(memory, called, arguments, was_sent=was_sent)
+            given = Given(outcome.text)
             if not outcome.is_error and request.name != READ_RESULT:
-                text, stored_as = self.store.fit(text, source=request.name, name=f"{number:04}-{request.name}")
+                give = partial(self.store.give, outcome, source=request.name, name=f"{call_id}-{request.name}")
+                given = await anyio.to_thread.run_sync(give)
             returned = ToolReturned(
                 cycle=memory.cycle,
                 subtask_id=memory.subtask.id,
@@ -222,25 +262,30 @@ class Executor:
                 tool=request.name,
                 seconds=monotonic() - started,
                 is_error=outcome.is_error,
-                text=text,
-                stored_as=stored_as,
+                text=given.text,
+                stored_as=given.stored_as,
+                files=list(given.files),
+                cached=outcome.cached,
             )
             self.record.emit(returned)
         if not returned.is_error and request.name != READ_RESULT and isinstance(arguments, dict):
             memory.sources.update(dict.fromkeys(_sources(arguments)))
-        return CallSeen(request.name, written, returned.text, returned.is_error)
+        return CallSeen(request.name, written, returned.text, returned.is_error), returned.files
 
-    async def _call_server_tool(self, called: ToolCalled, arguments: dict[str, Any], *, was_sent: bool) -> ToolOutcome:
-        spec = next((spec for spec in self.specs if spec.name == called.tool), None)
+    async def _call_server_tool(
+        self, memory: _ToolMemory, called: ToolCalled, arguments: dict[str, Any], *, was_sent: bool
+    ) -> ToolOutcome:
+        spec = next((spec for spec in memory.specs if spec.name == called.tool), None)
         if spec is None:
-            return self.toolbox.unknown_tool(called.tool, [*(spec.name for spec in self.specs), READ_RESULT])
+            return self.toolbox.unknown_tool(called.tool, [*(spec.name for spec in memory.specs), READ_RESULT])
         if was_sent and not spec.may_repeat and not await self.may_repeat(called):
             return ToolOutcome(
                 "The run was interrupted during this call, and it was not sent again. Whether it took effect is not "
                 "known: find that out before you call it once more.",
                 is_error=True,
             )
-        return await self.toolbox.call(spec, arguments)
+        send = partial(self.toolbox.call, spec, arguments)
+        return await (send() if self.cache is None else self.cache.call(spec, arguments, send))
 
 
 def _told(call: CallSeen) -> str:

@@ -106,13 +106,6 @@ class RunLog:
             self._journal.index(record)
         return record
 
-    def store(self, name: str, text: str) -> str:
-        """Keep a long text in the run's folder; returns the name under which `read_stored` finds it."""
-        folder = self.folder / "results"
-        folder.mkdir(exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
-        return f"results/{name}"
-
     def close(self) -> None:
         self._file.close()
         self._lock.release()

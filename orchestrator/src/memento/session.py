@@ -25,6 +25,7 @@ from memento.model import Model
 from memento.offline import OFFLINE_MODEL, StandIn, serve_stand_in
 from memento.server_list import ServerList, load_server_list
 from memento.settings import Settings
+from memento.tool_cache import ToolCache, ToolCachePolicy
 from memento.toolbox import ToolBox, ToolLimits, open_toolbox
 
 __all__ = [
@@ -284,6 +285,7 @@ async def open_session(
             memory=memory,
             settings=settings,
             judge=model(choice.judge) if choice.judge else None,
+            cache=tool_cache(settings),
         )
         yield Session(
             agent=agent,
@@ -294,6 +296,17 @@ async def open_session(
             folders=[str(folder.resolve()) for folder in folders],
             budget=evaluation_budget(settings),
         )
+
+
+def tool_cache(settings: Settings) -> ToolCache | None:
+    if not settings.tool_cache:
+        return None
+    policy = ToolCachePolicy(
+        seconds=settings.tool_cache_seconds,
+        error_seconds=settings.tool_cache_error_seconds,
+        seconds_by_tool=settings.tool_cache_seconds_by_tool or {},
+    )
+    return ToolCache(settings.home / "cache" / "tools.sqlite3", policy)
 
 
 def evaluation_budget(settings: Settings) -> Budget:

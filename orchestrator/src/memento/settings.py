@@ -83,6 +83,20 @@ class Settings(ServerSettings):
     max_result_chars: int = Field(default=16_000, ge=500)
     """A longer tool result is stored in the run's folder; the model gets its head, its tail and a way to read on."""
 
+    max_context_chars: int = Field(default=300_000, ge=10_000)
+    """An executor's history over this is trimmed to half: old results are put away, then whole old turns left out."""
+    executor_images: bool = False
+    """The executor's model takes images: those in tool results are shown to it, else they are only stored."""
+
+    tool_cache: bool = True
+    """Keep answers of read-only tools over runs."""
+    tool_cache_seconds: float = Field(default=86_400.0, ge=0)
+    """How long such an answer holds when the tool looks at the open world (a search, a page)."""
+    tool_cache_error_seconds: float = Field(default=60.0, ge=0)
+    """How long an error that such a tool answered holds."""
+    tool_cache_seconds_by_tool: dict[str, float] | None = None
+    """JSON: `server__tool` to its own time, also for read-only tools that answer from local state; 0 keeps nothing."""
+
     connect_timeout_seconds: float = Field(default=30.0, gt=0)
     """How long a tool server may take to start and list its tools."""
     tool_timeout_seconds: float = Field(default=120.0, gt=0)

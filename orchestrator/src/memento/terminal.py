@@ -122,6 +122,8 @@ def event_line(event: object) -> str | None:  # noqa: C901 - one flat case per k
             return _cut(f"  {event.cycle}.{event.subtask_id} → {event.tool} {_shown(event.arguments)}")
         case ToolReturned() if event.is_error:
             return _cut(f"  {event.cycle}.{event.subtask_id} ← error: {event.text}", _MAX_ERROR_CHARS)
+        case ToolReturned() if event.cached:
+            return _cut(f"  {event.cycle}.{event.subtask_id} ← {event.tool} (cached)")
         case SubtaskDone():
             return _cut(f"  {event.cycle}.{event.subtask_id} {MARKS[event.status]} {event.result}")
         case RunResumed():

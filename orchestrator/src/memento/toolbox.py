@@ -5,6 +5,7 @@ scopes demand it), and calls come from other tasks. It does not know what a tool
 the agent offers `specs` to a model and gives `call` what the model wrote.
 """
 
+import base64
 import difflib
 import hashlib
 import json
@@ -21,6 +22,7 @@ from typing import IO, Any, Literal, cast
 import anyio
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.server import MCPServer
 from mcp.types import (
     AudioContent,
@@ -31,6 +33,7 @@ from mcp.types import (
     TextContent,
     TextResourceContents,
     Tool,
+    ToolListChangedNotification,
 )
 from openai.types.chat import ChatCompletionFunctionToolParam
 
@@ -39,6 +42,7 @@ from memento.events import ServerStateChanged
 from memento.server_list import ServerEntry
 
 __all__ = [
+    "FilePart",
     "ServerUnavailable",
     "ToolBox",
     "ToolLimits",
@@ -46,6 +50,7 @@ __all__ = [
     "ToolSpec",
     "open_toolbox",
     "parse_arguments",
+    "read_result",
     "result_text",
 ]
 
@@ -85,6 +90,11 @@ class ToolSpec:
     input_schema: dict[str, Any]
     may_repeat: bool
     """The server says that calling twice does no more than calling once."""
+    is_read_only: bool = False
+    """The server says that calling it changes nothing."""
+    is_open_world: bool = True
+    """It looks at things outside the server's own keeping; so unless the server says otherwise."""
+    server_version: str = ""
 
     def as_function(self) -> ChatCompletionFunctionToolParam:
         return {
@@ -94,12 +104,25 @@ class ToolSpec:
 
 
 @dataclass(frozen=True)
+class FilePart:
+    """A part of a result that is no text: an image, audio, an embedded file."""
+
+    mime_type: str
+    data: bytes
+
+
+@dataclass(frozen=True)
 class ToolOutcome:
-    """What came of a call, in words for the model."""
+    """What came of a call, in words for the model, and the parts that are no words."""
 
     text: str
     is_error: bool = False
     structured: dict[str, Any] | None = None
+    files: tuple[FilePart, ...] = ()
+    cached: bool = False
+    """It is the answer to an earlier call."""
+    may_be_kept: bool = True
+    """It is the tool's own answer; a server that was lost or too slow is not."""
 
 
 @dataclass
@@ -109,11 +132,38 @@ class _Server:
     limiter: anyio.CapacityLimiter
     state: Literal["starting", "ready", "restarting", "failed"] = "starting"
     detail: str = ""
+    version: str = ""
     client: Client | None = None
     tools: list[Tool] = field(default_factory=list[Tool])
     changed: anyio.Event = field(default_factory=anyio.Event)
     lost: anyio.Event = field(default_factory=anyio.Event)
     failures: int = 0
+
+
+class _Changes:
+    """Whether a server's tools changed: told by a notification before protocol 2026-07-28, by a stream since."""
+
+    def __init__(self) -> None:
+        self._changed = anyio.Event()
+
+    async def wait(self) -> None:
+        await self._changed.wait()
+        self._changed = anyio.Event()
+
+    async def take_message(self, message: object) -> None:
+        if isinstance(message, ToolListChangedNotification):
+            self._changed.set()
+
+    async def listen(self, client: Client) -> None:
+        """Hold the stream of changes open. Its sudden end is how the death of an idle server is noticed."""
+        try:
+            async with client.listen(tools_list_changed=True) as stream:
+                async for _ in stream:
+                    self._changed.set()
+        except (ListenNotSupportedError, TimeoutError):
+            return
+        except (MCPError, SubscriptionLost):
+            self._changed.set()
 
 
 @asynccontextmanager
@@ -187,6 +237,9 @@ class ToolBox:
                         description=tool.description or tool.title or "",
                         input_schema=tool.input_schema,
                         may_repeat=bool(hints and (hints.read_only_hint or hints.idempotent_hint)),
+                        is_read_only=bool(hints and hints.read_only_hint),
+                        is_open_world=not (hints and hints.open_world_hint is False),
+                        server_version=server.version,
                     )
                 )
         return specs
@@ -204,14 +257,14 @@ class ToolBox:
         try:
             result = await self.call_server(spec.server, spec.tool, arguments, may_repeat=spec.may_repeat)
         except ServerUnavailable as exc:
-            return ToolOutcome(str(exc), is_error=True)
+            return ToolOutcome(str(exc), is_error=True, may_be_kept=False)
         except MCPError as exc:
+            text = f"{name} could not be called: {exc}"
             if exc.code == _REQUEST_TIMEOUT:
                 limit = self._limits.call_timeout_seconds
                 text = f"{name} gave no result within {limit:g} s. Ask for less, or go another way."
-                return ToolOutcome(text, is_error=True)
-            return ToolOutcome(f"{name} could not be called: {exc}", is_error=True)
-        return ToolOutcome(result_text(result), is_error=result.is_error, structured=result.structured_content)
+            return ToolOutcome(text, is_error=True, may_be_kept=False)
+        return read_result(result)
 
     @staticmethod
     def unknown_tool(name: str, known: list[str]) -> ToolOutcome:
@@ -292,12 +345,19 @@ class ToolBox:
         log = self._open_log(server.name)
         try:
             with anyio.CancelScope(deadline=anyio.current_time() + limit) as scope:
-                async with Client(_transport(server, self._environ, log)) as client:
+                changes = _Changes()
+                async with Client(
+                    _transport(server, self._environ, log), message_handler=changes.take_message
+                ) as client:
                     tools = await _list_tools(client)
                     scope.deadline = math.inf
                     server.client, server.tools = client, tools
+                    server.version = client.server_info.version if client.server_info else ""
                     self._set_state(server, "ready", "", tools=len(tools))
-                    await server.lost.wait()
+                    async with background_tasks() as watchers:
+                        watchers.start_soon(changes.listen, client)
+                        watchers.start_soon(self._keep_current, server, client, changes)
+                        await server.lost.wait()
         except Exception as exc:  # noqa: BLE001 - the edge to a foreign process: whatever it is, there is no server
             return _explain(server, exc, log)
         finally:
@@ -305,6 +365,18 @@ class ToolBox:
         if scope.cancelled_caught:
             return f"it did not answer within {limit:g} s"
         return server.detail or "the connection was lost"
+
+    async def _keep_current(self, server: _Server, client: Client, changes: "_Changes") -> None:
+        """List the tools again whenever the server says that they changed, or goes quiet."""
+        lost = server.lost
+        while True:
+            await changes.wait()
+            try:
+                with anyio.fail_after(self._limits.connect_timeout_seconds):
+                    server.tools = await _list_tools(client)
+            except (MCPError, TimeoutError, anyio.ClosedResourceError, anyio.BrokenResourceError):
+                self._lose(server, lost)
+                return
 
     def _set_state(
         self, server: _Server, state: Literal["ready", "restarting", "failed"], detail: str, tools: int | None = None
@@ -346,22 +418,42 @@ def _last_line(log: IO[str]) -> str:
 
 
 def result_text(result: CallToolResult) -> str:
-    """All parts of a tool result as text; what cannot be text is named, never dropped silently."""
-    parts: list[str] = []
+    """All parts of a tool result as text; what cannot be text is left out."""
+    return read_result(result).text
+
+
+def read_result(result: CallToolResult) -> ToolOutcome:
+    """All parts of a tool result: text and links as text, images, audio and embedded files as files.
+
+    Structured content is its own field, and the text where there is no other.
+    """
+    texts: list[str] = []
+    files: list[FilePart] = []
     for block in result.content:
         match block:
             case TextContent():
-                parts.append(block.text)
+                texts.append(block.text)
             case ImageContent() | AudioContent():
-                parts.append(f"[{block.type}: {block.mime_type}, {len(block.data) * 3 // 4} bytes]")
+                files.append(FilePart(block.mime_type, _decoded(block.data)))
             case ResourceLink():
-                parts.append(f"[resource: {block.uri} {block.description or block.name}]")
+                texts.append(f"[resource: {block.uri} {block.description or block.name}]")
             case EmbeddedResource():
                 inner = block.resource
-                parts.append(inner.text if isinstance(inner, TextResourceContents) else f"[resource: {inner.uri}]")
-    if not parts and result.structured_content is not None:
-        parts.append(json.dumps(result.structured_content, ensure_ascii=False))
-    return "\n".join(parts)
+                if isinstance(inner, TextResourceContents):
+                    texts.append(inner.text)
+                else:
+                    files.append(FilePart(inner.mime_type or "application/octet-stream", _decoded(inner.blob)))
+    structured = result.structured_content
+    if structured is not None and not texts:
+        texts.append(json.dumps(structured, ensure_ascii=False))
+    return ToolOutcome("\n".join(texts), result.is_error or False, structured, tuple(files))
+
+
+def _decoded(data: str) -> bytes:
+    try:
+        return base64.b64decode(data)
+    except ValueError:
+        return data.encode()  # a server that did not encode: kept as it came
 
 
 def _transport(
@@ -410,10 +502,10 @@ def _own_settings(name: str, environ: Mapping[str, str]) -> dict[str, str]:
 
 async def _list_tools(client: Client) -> list[Tool]:
     tools: list[Tool] = []
-    page = await client.list_tools()
+    page = await client.list_tools(cache_mode="refresh")
     tools.extend(page.tools)
     while page.next_cursor:
-        page = await client.list_tools(cursor=page.next_cursor)
+        page = await client.list_tools(cursor=page.next_cursor, cache_mode="refresh")
         tools.extend(page.tools)
     return tools
 

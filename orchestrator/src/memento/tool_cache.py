@@ -1,0 +1,150 @@
+"""Answers of tools, kept over runs: the same question to the same tool is not asked twice.
+
+Owns the SQLite file under `MEMENTO_HOME/cache` and who waits for whom. Only tools that say they are read-only are
+cached, and by default only those that look at the open world (a search, a page): a tool of a closed world answers from
+local state that no key can see. It does not call tools: it is given the call.
+"""
+
+import base64
+import hashlib
+import json
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import anyio
+import anyio.to_thread
+
+from memento.toolbox import FilePart, ToolOutcome, ToolSpec
+
+__all__ = ["ToolCache", "ToolCachePolicy"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answer (
+    key TEXT PRIMARY KEY, tool TEXT NOT NULL, stored REAL NOT NULL, expires REAL NOT NULL, size INTEGER NOT NULL,
+    outcome TEXT NOT NULL
+)
+"""
+_LOCK_TIMEOUT_SECONDS = 5.0
+_MAX_OUTCOME_BYTES = 5_000_000
+"""A larger answer is not kept."""
+_SWEEP_EVERY = 50
+"""Writes between two looks at the size of the file."""
+
+
+@dataclass(frozen=True)
+class ToolCachePolicy:
+    """How long answers hold. A time of 0 keeps nothing."""
+
+    seconds: float = 86_400.0
+    """Of tools that say they are read-only and of the open world."""
+    error_seconds: float = 60.0
+    """Of an answer that the tool itself called an error, such as a page that is not there."""
+    seconds_by_tool: Mapping[str, float] = field(default_factory=dict[str, float])
+    """`server__tool` to its own time, also for read-only tools of a closed world."""
+    max_bytes: int = 200_000_000
+
+    def seconds_for(self, spec: ToolSpec) -> float:
+        if not spec.is_read_only:
+            return 0.0
+        return self.seconds_by_tool.get(spec.name, self.seconds if spec.is_open_world else 0.0)
+
+
+class ToolCache:
+    """Answers by server, its version, tool and normalised arguments. Safe for several processes on one file."""
+
+    def __init__(self, path: Path, policy: ToolCachePolicy, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._policy = policy
+        self._clock = clock
+        self._under_way: dict[str, anyio.Event] = {}
+        self._writes = 0
+
+    async def call(
+        self, spec: ToolSpec, arguments: dict[str, Any], send: Callable[[], Awaitable[ToolOutcome]]
+    ) -> ToolOutcome:
+        """The kept answer, or what `send` brings. The same call under way is waited for, not sent a second time."""
+        seconds = self._policy.seconds_for(spec)
+        if seconds <= 0:
+            return await send()
+        key = _key(spec, arguments)
+        while True:
+            kept = await anyio.to_thread.run_sync(self._read, key)
+            if kept is not None:
+                return kept
+            other = self._under_way.get(key)
+            if other is None:
+                break
+            await other.wait()  # whether it brought an answer or was cancelled: look again
+        done = self._under_way[key] = anyio.Event()
+        try:
+            outcome = await send()
+            holds = self._policy.error_seconds if outcome.is_error else seconds
+            if outcome.may_be_kept and holds > 0:
+                await anyio.to_thread.run_sync(self._write, key, spec.name, outcome, holds)
+            return outcome
+        finally:
+            del self._under_way[key]
+            done.set()
+
+    def _read(self, key: str) -> ToolOutcome | None:
+        if not self._path.exists():
+            return None
+        with closing(self._connect()) as db:
+            row = db.execute(
+                "SELECT outcome FROM answer WHERE key = ? AND expires > ?", (key, self._clock())
+            ).fetchone()
+        return None if row is None else _parsed(row[0])
+
+    def _write(self, key: str, tool: str, outcome: ToolOutcome, holds: float) -> None:
+        text = _dumped(outcome)
+        if len(text) > _MAX_OUTCOME_BYTES:
+            return
+        now = self._clock()
+        with closing(self._connect()) as db, db:
+            db.execute(
+                "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?)",
+                (key, tool, now, now + holds, len(text), text),
+            )
+            if self._writes % _SWEEP_EVERY == 0:
+                self._sweep(db, now)
+        self._writes += 1
+
+    def _sweep(self, db: sqlite3.Connection, now: float) -> None:
+        """Delete what no longer holds, and the oldest answers over the size that is allowed."""
+        db.execute("DELETE FROM answer WHERE expires <= ?", (now,))
+        db.execute(
+            "DELETE FROM answer WHERE key IN (SELECT key FROM "
+            "(SELECT key, SUM(size) OVER (ORDER BY stored DESC, key) AS total FROM answer) WHERE total > ?)",
+            (self._policy.max_bytes,),
+        )
+
+    def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        db = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_SECONDS)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.execute(_SCHEMA)
+        return db
+
+
+def _key(spec: ToolSpec, arguments: dict[str, Any]) -> str:
+    """What makes two calls the same; an argument that is null is the same as one that is not given."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    told = json.dumps([spec.server, spec.server_version, spec.tool, given], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _dumped(outcome: ToolOutcome) -> str:
+    files = [[part.mime_type, base64.b64encode(part.data).decode()] for part in outcome.files]
+    return json.dumps([outcome.text, outcome.is_error, outcome.structured, files])
+
+
+def _parsed(text: str) -> ToolOutcome:
+    told, is_error, structured, files = cast(tuple[str, bool, dict[str, Any] | None, list[Any]], json.loads(text))
+    parts = tuple(FilePart(mime_type, base64.b64decode(data)) for mime_type, data in files)
+    return replace(ToolOutcome(told, is_error, structured, parts), cached=True)
