@@ -113,7 +113,7 @@ async def test_engines_are_asked_side_by_side_and_a_page_that_both_found_comes_f
 async def test_titles_and_snippets_are_fenced(web: Web) -> None:
     async with search(web) as client:
         note, _, fenced = said(await client.call_tool("web_search", {"query": "fundy tides"})).partition("\n")
-    assert note == "3 pages."
+    assert note == "3 hits."
     assert unfence(fenced).startswith("1. Tides of Fundy\nhttps://a.test/fundy · 2024-01-02 · ")
 
 
@@ -216,6 +216,120 @@ async def test_the_same_search_several_times_at_once_asks_each_engine_once(web: 
     assert web.asked() == {SEARXNG: 1, BRAVE: 1}
 
 
+async def test_searches_at_once_share_a_failure_too(web: Web) -> None:
+    """Nothing of it is kept, so each of them would else ask anew, one after another."""
+    web[SEARXNG], web[BRAVE] = httpx2.Response(401), httpx2.Response(400)
+    async with search(web) as client, anyio.create_task_group() as tasks:
+        for _ in range(5):
+            tasks.start_soon(lambda: client.call_tool("web_search", {"query": "fundy tides"}))
+    assert web.asked() == {SEARXNG: 1, BRAVE: 1}
+
+
+async def test_when_the_search_that_others_wait_for_is_cancelled_one_of_them_asks(web: Web) -> None:
+    came, forever = anyio.Event(), anyio.Event()
+
+    async def handle(request: httpx2.Request) -> httpx2.Response:
+        if not came.is_set():
+            came.set()
+            await forever.wait()
+        return web.handle(request)
+
+    found: list[int] = []
+    server = build_server(Settings(searxng_url=f"http://{SEARXNG}"), transport=httpx2.MockTransport(handle))
+    async with Client(server) as client, anyio.create_task_group() as tasks:
+
+        async def wait_for_it() -> None:
+            found.append(len((await ask(client))["hits"]))
+
+        with anyio.CancelScope() as first:
+
+            async def leave() -> None:
+                await came.wait()
+                tasks.start_soon(wait_for_it)
+                first.cancel()
+
+            tasks.start_soon(leave)
+            await ask(client)
+        assert first.cancelled_caught
+    assert found == [2]
+
+
+async def test_an_engine_that_stays_silent_is_not_waited_for_and_in_the_end_left_alone(web: Web) -> None:
+    web["google.serper.dev"] = httpx2.Response(200, content=b'{"organic": [{"title": "t", "link": "https://b.test/"}]}')
+
+    async def handle(request: httpx2.Request) -> httpx2.Response:
+        if request.url.host == SEARXNG:
+            web.seen.append(request)
+            await anyio.sleep_forever()
+        return web.handle(request)
+
+    settings = Settings(
+        searxng_url=f"http://{SEARXNG}",
+        serper_key=SecretStr("K"),
+        web_patience_seconds=0.01,
+        web_timeout_seconds=1000,
+    )
+    with anyio.fail_after(60):
+        async with Client(build_server(settings, transport=httpx2.MockTransport(handle))) as client:
+            results = [await ask(client, f"fundy {number}") for number in range(4)]
+    assert all(len(result["hits"]) == 1 for result in results)
+    assert [result["engines"][0]["status"] for result in results] == ["failed", "failed", "failed", "limited"]
+    assert web.asked()[SEARXNG] == 3
+    assert results[0]["engines"][0] == {
+        "name": "searxng",
+        "status": "failed",
+        "hits": 0,
+        "problem": "had no answer 0.01 s after the first one, and was not waited for",
+    }
+
+
+async def test_a_page_that_says_it_is_older_than_asked_for_is_left_out(web: Web) -> None:
+    """Brave's hits in this file are of 2024; a date that is no date proves nothing."""
+    hits = [{"title": "T", "url": f"https://{n}.test/", "publishedDate": d} for n, d in (("a", "2 days ago"), ("b", 7))]
+    web[SEARXNG] = httpx2.Response(200, content=json.dumps({"results": hits}))
+    async with search(web) as client:
+        result = await ask(client, freshness="week")
+    assert sorted(hit["url"] for hit in result["hits"]) == ["https://a.test/", "https://b.test/"]
+    assert result["engines"][1] == {
+        "name": "brave",
+        "status": "nothing",
+        "hits": 0,
+        "problem": "2 hits not as asked left out",
+    }
+
+
+async def test_what_an_engine_says_is_bounded_and_valid_unicode_whatever_it_is(web: Web) -> None:
+    endless = "x" * 100_000
+    hits = [
+        {"title": f"\ud800{endless}", "url": "https://a.test/", "content": endless, "publishedDate": endless},
+        {"title": "t", "url": f"https://b.test/{endless}", "content": ""},
+    ]
+    web[SEARXNG] = httpx2.Response(200, content=json.dumps({"results": hits}))
+    async with search(web, brave_key=None) as client:
+        result = await client.call_tool("web_search", {"query": "fundy tides"})
+    assert [hit["url"] for hit in dict(result.structured_content or {})["hits"]] == ["https://a.test/"]
+    assert len(said(result)) < 2000
+    said(result).encode()
+
+
+@pytest.mark.parametrize("pause", ["²", "Wed, 25 Nov 2099 00:00:00 GMT", "soon", "99999999999999999999"])
+async def test_a_strange_pause_is_a_pause(web: Web, pause: str) -> None:
+    headers = [(b"retry-after", pause.encode("latin-1"))]
+    web[SEARXNG] = httpx2.Response(429, headers=headers)
+    async with search(web) as client:
+        await ask(client, "one")
+        assert (await ask(client, "two"))["engines"][0]["status"] == "limited"
+    assert web.asked()[SEARXNG] == 1
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"results": [{"title": {"a": []}, "url": 5}]}', b"\xff\xfe"])
+async def test_a_hostile_answer_is_that_engines_failure_alone(web: Web, body: bytes) -> None:
+    web[SEARXNG] = httpx2.Response(200, content=body)
+    async with search(web) as client:
+        result = await ask(client)
+    assert (result["engines"][0]["status"], len(result["hits"])) == ("failed", 2)
+
+
 async def test_a_cache_that_cannot_be_written_costs_nothing_but_itself(web: Web, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     async with search(web, index_folder=tmp_path / "file") as client:
@@ -227,7 +341,7 @@ async def test_only_pages_of_the_wanted_sites_come_back_whatever_an_engine_says(
         only = await ask(client, include_domains=["A.test"])
         without = await ask(client, exclude_domains=["a.test"])
     assert [hit["url"] for hit in only["hits"]] == ["https://a.test/fundy"]
-    assert only["engines"][0]["problem"] == "1 hits from other sites left out"
+    assert only["engines"][0]["problem"] == "1 hits not as asked left out"
     assert sorted(hit["url"] for hit in without["hits"]) == ["https://b.test/", "https://c.test/"]
 
 
@@ -241,18 +355,20 @@ async def test_freshness_goes_to_the_engines_and_those_that_cannot_tell_are_left
 
 async def test_with_nothing_configured_the_engines_without_a_key_are_asked(web: Web) -> None:
     web["html.duckduckgo.com"] = httpx2.Response(202)
+    web["api.tavily.com"] = httpx2.Response(432)
     web[WIKIPEDIA] = httpx2.Response(200, content=b'{"pages": [{"key": "Tide", "title": "Tide", "excerpt": ""}]}')
     async with search(web, searxng_url=None, brave_key=None, contact="me@x.test") as client:
         result = await ask(client)
     assert [hit["url"] for hit in result["hits"]] == ["https://en.wikipedia.org/wiki/Tide"]
     assert "me@x.test" in web.seen[-1].headers["user-agent"]
+    assert "commons.wikimedia.org" not in web.asked()  # knows pictures only
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
         ({"engines": ("gogle",)}, "no engine named 'gogle'"),
-        ({"engines": ("tavily",)}, "MEMENTO_SEARCH_TAVILY_KEY"),
+        ({"engines": ("brave",)}, "MEMENTO_SEARCH_BRAVE_KEY"),
         ({"engines": ("google_cse",), "google_key": "K"}, "MEMENTO_SEARCH_GOOGLE_ENGINE_ID"),
     ],
 )

@@ -9,11 +9,12 @@ remembers nothing. Nothing said here quotes a URL that was sent: some engines ta
       └─ EngineRefused       no (valid) key, or an answer that is not its format: will not work
 """
 
+import email.utils
 import html
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -36,14 +37,18 @@ __all__ = [
     "EngineRefused",
     "EngineUnavailable",
     "Freshness",
+    "Topic",
     "WebHit",
     "WebQuery",
     "plain",
 ]
 
 Freshness = Literal["any", "day", "week", "month", "year"]
+Topic = Literal["web", "news", "images"]
 _MAX_OPERATORS = 5
 """Engines that take `site:` in the query cut long ones off."""
+_TITLE_CHARS, _SNIPPET_CHARS, _DATE_CHARS, _URL_CHARS = 300, 1000, 40, 2000
+"""An engine may say anything at any length; a model should not have to read it. A longer URL is dropped whole."""
 
 
 class EngineError(Exception):
@@ -70,6 +75,7 @@ class EngineRefused(EngineError):
 class WebQuery:
     text: str
     limit: int
+    topic: Topic = "web"
     freshness: Freshness = "any"
     since: date | None = None
     """The day that `freshness` means, for engines that take a date."""
@@ -92,6 +98,8 @@ class WebHit:
     snippet: str = ""
     published: str | None = None
     """As the engine says it: a date, or words like "3 days ago"."""
+    image: str | None = None
+    """Where the picture itself is, if pictures were asked for; `url` is then the page it stands on."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,8 @@ class Engine(ABC):
     name: ClassVar[str]
     family: ClassVar[str]
     """Whose index it is: engines of one family agree because they are one, so they count once when merged."""
+    topics: ClassVar[frozenset[Topic]] = frozenset({"web"})
+    """What it can be asked for."""
     takes_freshness: ClassVar[bool] = True
     min_interval_seconds: ClassVar[float] = 0.0
     """The service's own rule about how often it may be asked."""
@@ -124,7 +134,7 @@ class Engine(ABC):
 
         Raises:
             EngineError: the answer says that something is wrong.
-            ValueError, KeyError, TypeError, AttributeError: it is not the engine's format.
+            ValueError, LookupError, TypeError, AttributeError, RecursionError: it is not the engine's format.
         """
 
     async def search(self, http: SafeHttp, query: WebQuery, limits: HttpLimits) -> list[WebHit]:
@@ -143,8 +153,9 @@ class Engine(ABC):
             raise _without_url(exc) from None  # the cause quotes the URL, and with it perhaps a key
         self.check(answer)
         try:
-            hits = [hit for hit in self.hits(answer.body, query) if _is_web_address(hit.url)]
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            hits = [sound for hit in self.hits(answer.body, query) if (sound := _sound(hit, query)) is not None]
+        # RecursionError: JSON nested a hundred thousand deep.
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
             raise EngineRefused("answered, but not in its format") from exc
         return hits[: query.limit]
 
@@ -158,8 +169,7 @@ class Engine(ABC):
         if status == 200:
             return
         if status in (402, 429, 432, 433):  # 432 and 433 are Tavily's: plan and pay-as-you-go limit
-            wait = answer.headers.get("retry-after", "")
-            seconds = float(wait) if wait.isdigit() else None
+            seconds = _retry_after(answer.headers.get("retry-after", ""))
             raise EngineLimited(f"refuses for now (HTTP {status}: too many requests, or no credit left)", seconds)
         if status in (401, 403):
             raise EngineRefused(f"refuses (HTTP {status}): the operator should check its key and settings")
@@ -177,6 +187,38 @@ def _without_url(exc: SafeHttpError) -> EngineError:
         return EngineRefused("is at an address that may not be reached; the operator should check its settings")
     assert isinstance(exc, AnswerRefused)
     return EngineRefused("sent an answer that is too large or broken")
+
+
+def _retry_after(value: str) -> float | None:
+    """Seconds from now, from a number or a date (RFC 9110 §10.2.3)."""
+    if re.fullmatch("[0-9]{1,9}", value):
+        return float(value)
+    try:
+        at = email.utils.parsedate_to_datetime(value)
+        return max(0.0, (at.astimezone(UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
+        return None
+
+
+def _sound(hit: WebHit, query: WebQuery) -> WebHit | None:
+    """The hit with nothing in it too long or not valid Unicode, or `None` if it leads nowhere."""
+    if not _is_web_address(hit.url) or len(hit.url) > _URL_CHARS:
+        return None
+    image = hit.image if hit.image and _is_web_address(hit.image) and len(hit.image) <= _URL_CHARS else None
+    if query.topic == "images" and image is None:
+        return None
+    return WebHit(
+        _valid(hit.title)[:_TITLE_CHARS],
+        _valid(hit.url),
+        _valid(hit.snippet)[:_SNIPPET_CHARS],
+        _valid(str(hit.published))[:_DATE_CHARS] if hit.published else None,
+        None if image is None else _valid(image),
+    )
+
+
+def _valid(text: str) -> str:
+    """`text` without halves of surrogate pairs: JSON can hold them, UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _is_web_address(url: str) -> bool:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from memento_kit import StartupError
 from memento_search.engine import Engine
-from memento_search.scholar_engines import Arxiv, Crossref, OpenAlex, SemanticScholar, Wikipedia
+from memento_search.scholar_engines import Arxiv, Commons, Crossref, OpenAlex, SemanticScholar, Wikipedia
 from memento_search.web_engines import Brave, DuckDuckGo, Exa, GoogleCse, Searxng, SerpApi, Serper, Tavily
 
 __all__ = ["Access", "choose_engines"]
 
-_WITHOUT_A_KEY = ("duckduckgo", "wikipedia")
+_WITHOUT_A_KEY = ("tavily", "duckduckgo", "wikipedia", "commons")
 """Asked when nothing is configured. The scholarly ones are named by those who want them: they know little else."""
 
 
@@ -44,7 +44,9 @@ def choose_engines(names: tuple[str, ...], access: Access) -> list[Engine]:
     chosen: dict[str, Engine] = {}
     for name in names:
         if name == "auto":
-            ready = [each for each, make in _NEEDS_ACCESS.items() if make(access) is not None] or _WITHOUT_A_KEY
+            ready = [each for each, make in _NEEDS_ACCESS.items() if make(access) is not None]
+            ready += ["tavily"] if access.tavily_key else []
+            ready = ready or _WITHOUT_A_KEY
             chosen |= {each: _engine(each, access) for each in ready if each not in chosen}
         elif name not in chosen:
             chosen[name] = _engine(name, access)
@@ -66,7 +68,6 @@ def _engine(name: str, access: Access) -> Engine:
 _NEEDS_ACCESS: dict[str, Callable[[Access], Engine | None]] = {
     "searxng": lambda access: Searxng(access.searxng_url) if access.searxng_url else None,
     "brave": lambda access: Brave(access.brave_key) if access.brave_key else None,
-    "tavily": lambda access: Tavily(access.tavily_key) if access.tavily_key else None,
     "serper": lambda access: Serper(access.serper_key) if access.serper_key else None,
     "serpapi": lambda access: SerpApi(access.serpapi_key) if access.serpapi_key else None,
     "exa": lambda access: Exa(access.exa_key) if access.exa_key else None,
@@ -77,15 +78,16 @@ _NEEDS_ACCESS: dict[str, Callable[[Access], Engine | None]] = {
 _VARIABLES = {
     "searxng": "MEMENTO_SEARCH_SEARXNG_URL",
     "brave": "MEMENTO_SEARCH_BRAVE_KEY",
-    "tavily": "MEMENTO_SEARCH_TAVILY_KEY",
     "serper": "MEMENTO_SEARCH_SERPER_KEY",
     "serpapi": "MEMENTO_SEARCH_SERPAPI_KEY",
     "exa": "MEMENTO_SEARCH_EXA_KEY",
     "google_cse": "MEMENTO_SEARCH_GOOGLE_KEY and MEMENTO_SEARCH_GOOGLE_ENGINE_ID",
 }
 _FREE: dict[str, Callable[[Access], Engine]] = {
+    "tavily": lambda access: Tavily(access.tavily_key),
     "duckduckgo": lambda _: DuckDuckGo(),
     "wikipedia": lambda access: Wikipedia(access.wikipedia_language),
+    "commons": lambda _: Commons(),
     "arxiv": lambda _: Arxiv(),
     "crossref": lambda access: Crossref(access.contact),
     "openalex": lambda access: OpenAlex(access.openalex_key),

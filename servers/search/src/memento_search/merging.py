@@ -36,6 +36,7 @@ class MergedHit:
     url: str
     snippet: str
     published: str | None
+    image: str | None
     engines: list[str]
     """Who found it, best rank first."""
     score: float
@@ -63,7 +64,8 @@ def merge(query: str, lists: Mapping[tuple[str, str], Sequence[WebHit]]) -> list
     found: dict[str, list[tuple[int, str, str, WebHit]]] = {}
     for (engine, family), hits in lists.items():
         for rank, hit in enumerate(hits, 1):
-            found.setdefault(canonical_url(hit.url), []).append((rank, engine, family, hit))
+            # One page may show many pictures: what was asked for is the picture.
+            found.setdefault(canonical_url(hit.image or hit.url), []).append((rank, engine, family, hit))
     if not found:
         return []
     by_rank = {key: _reciprocal_rank(places) for key, places in found.items()}
@@ -115,6 +117,7 @@ def _merged(key: str, places: Sequence[tuple[int, str, str, WebHit]], score: flo
         url=next((hit.url for hit in hits if hit.url.startswith("https://")), hits[0].url),
         snippet=max((hit.snippet for hit in hits), key=len),
         published=next((hit.published for hit in hits if hit.published), None),
+        image=hits[0].image,
         engines=list(dict.fromkeys(place[1] for place in places)),
         score=round(score, 4),
     )

@@ -1,4 +1,4 @@
-"""Engines over reference works and scholarly literature; none needs a key, though some give more with one.
+"""Engines over reference works, free pictures and scholarly literature; none needs a key, some give more with one.
 
 Each class names where its interface is described, and the service's own rule about how often to ask.
 """
@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
-from memento_search.engine import Call, Engine, WebHit, WebQuery, plain
+from memento_search.engine import Call, Engine, EngineRefused, WebHit, WebQuery, plain
 
-__all__ = ["Arxiv", "Crossref", "OpenAlex", "SemanticScholar", "Wikipedia"]
+__all__ = ["Arxiv", "Commons", "Crossref", "OpenAlex", "SemanticScholar", "Wikipedia"]
 
 _SNIPPET_CHARS = 600
 
@@ -41,6 +41,51 @@ class Wikipedia(Engine):
 
     def _host(self, query: WebQuery) -> str:
         return f"https://{query.language or self._language}.wikipedia.org"
+
+
+class Commons(Engine):
+    """https://www.mediawiki.org/wiki/API:Search and …/API:Imageinfo, of Wikimedia Commons: free pictures."""
+
+    name = "commons"
+    family = "commons"
+    topics = frozenset({"images"})
+    takes_freshness = False
+
+    def call(self, query: WebQuery) -> Call:
+        params = {
+            "action": "query",
+            "format": "json",
+            "formatversion": "2",
+            "generator": "search",
+            "gsrsearch": f"{query.text} filetype:bitmap|drawing",
+            "gsrnamespace": "6",  # files
+            "gsrlimit": str(query.limit),
+            "prop": "imageinfo",
+            "iiprop": "url|timestamp|extmetadata",
+            "iiextmetadatafilter": "ImageDescription",
+        }
+        return Call("https://commons.wikimedia.org/w/api.php", params)
+
+    def hits(self, body: bytes, query: WebQuery) -> list[WebHit]:
+        answer = json.loads(body)
+        if "error" in answer:  # with HTTP 200
+            raise EngineRefused("did not take the request")
+        pages: list[dict[str, Any]] = sorted(answer.get("query", {}).get("pages", []), key=lambda page: page["index"])
+        hits: list[WebHit] = []
+        for page in pages:
+            (file,) = page["imageinfo"]
+            described = plain(file.get("extmetadata", {}).get("ImageDescription", {}).get("value"))
+            title = page["title"].partition(":")[2].rpartition(".")[0]
+            hits.append(
+                WebHit(
+                    title,
+                    file["descriptionurl"],
+                    described,
+                    file["timestamp"][:10],
+                    file["url"],
+                )
+            )
+        return hits
 
 
 class Arxiv(Engine):

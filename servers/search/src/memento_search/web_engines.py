@@ -1,6 +1,7 @@
 """Engines that search the web at large. Each class names where its interface is described.
 
-With a key: Brave, Tavily, Serper, SerpAPI, Exa, Google. Without: a SearXNG of one's own, and DuckDuckGo.
+With a key: Brave, Serper, SerpAPI, Exa, Google. Without: a SearXNG of one's own, Tavily (less often than with one), and
+DuckDuckGo.
 """
 
 import json
@@ -26,6 +27,7 @@ class Searxng(Engine):
 
     name = "searxng"
     family = "searxng"
+    topics = frozenset({"web", "news", "images"})
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url.rstrip("/")
@@ -34,6 +36,7 @@ class Searxng(Engine):
         params = {
             "q": query.with_operators(),
             "format": "json",
+            "categories": None if query.topic == "web" else query.topic,
             "time_range": None if query.freshness == "any" else query.freshness,
             "language": query.language,
         }
@@ -49,7 +52,13 @@ class Searxng(Engine):
     def hits(self, body: bytes, query: WebQuery) -> list[WebHit]:
         page: dict[str, Any] = json.loads(body)
         hits = [
-            WebHit(plain(hit["title"]), hit["url"], plain(hit.get("content")), hit.get("publishedDate"))
+            WebHit(
+                plain(hit["title"]),
+                hit["url"],
+                plain(hit.get("content")),
+                hit.get("publishedDate"),
+                hit.get("img_src") if query.topic == "images" else None,
+            )
             for hit in page["results"]
         ]
         failed = [": ".join(map(str, engine)) for engine in page.get("unresponsive_engines", [])]
@@ -66,6 +75,7 @@ class Brave(Engine):
 
     name = "brave"
     family = "brave"
+    topics = frozenset({"web", "news", "images"})
     min_interval_seconds = 1.0
 
     def __init__(self, key: str) -> None:
@@ -79,33 +89,45 @@ class Brave(Engine):
             "search_lang": query.language,
         }
         headers = {"x-subscription-token": self._key, "accept": "application/json"}
-        return Call("https://api.search.brave.com/res/v1/web/search", _drop_empty(params), headers)
+        return Call(f"https://api.search.brave.com/res/v1/{query.topic}/search", _drop_empty(params), headers)
 
     def hits(self, body: bytes, query: WebQuery) -> list[WebHit]:
-        found = json.loads(body).get("web", {}).get("results", [])
+        answer = json.loads(body)
+        found = answer.get("web", {}).get("results", []) if query.topic == "web" else answer["results"]
         return [
-            WebHit(plain(hit["title"]), hit["url"], plain(hit.get("description")), hit.get("page_age")) for hit in found
+            WebHit(
+                plain(hit["title"]),
+                hit["url"],
+                plain(hit.get("description")),
+                hit.get("page_age"),
+                hit.get("properties", {}).get("url"),
+            )
+            for hit in found
         ]
 
 
 class Tavily(Engine):
-    """https://docs.tavily.com/documentation/api-reference/endpoint/search"""
+    """https://docs.tavily.com/documentation/api-reference/endpoint/search, without a key …/documentation/keyless"""
 
     name = "tavily"
     family = "tavily"
+    topics = frozenset({"web", "news"})
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str | None = None) -> None:
         self._key = key
 
     def call(self, query: WebQuery) -> Call:
         body: dict[str, Any] = {"query": query.text, "max_results": min(query.limit, 20)}
+        if query.topic == "news":
+            body["topic"] = "news"
         if query.freshness != "any":
             body["time_range"] = query.freshness
         if query.include_domains:
             body["include_domains"] = list(query.include_domains)
         if query.exclude_domains:
             body["exclude_domains"] = list(query.exclude_domains)
-        return Call("https://api.tavily.com/search", headers={"authorization": f"Bearer {self._key}"}, json=body)
+        access = {"authorization": f"Bearer {self._key}"} if self._key else {"x-tavily-access-mode": "keyless"}
+        return Call("https://api.tavily.com/search", headers=access, json=body)
 
     def hits(self, body: bytes, query: WebQuery) -> list[WebHit]:
         return [
@@ -119,6 +141,7 @@ class Serper(Engine):
 
     name = "serper"
     family = "google"
+    topics = frozenset({"web", "news", "images"})
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -129,12 +152,20 @@ class Serper(Engine):
             body["tbs"] = f"qdr:{_LETTER[query.freshness]}"
         if query.language:
             body["hl"] = query.language
-        return Call("https://google.serper.dev/search", headers={"x-api-key": self._key}, json=body)
+        path = "search" if query.topic == "web" else query.topic
+        return Call(f"https://google.serper.dev/{path}", headers={"x-api-key": self._key}, json=body)
 
     def hits(self, body: bytes, query: WebQuery) -> list[WebHit]:
+        name = "organic" if query.topic == "web" else query.topic
         return [
-            WebHit(plain(hit["title"]), hit["link"], plain(hit.get("snippet")), hit.get("date"))
-            for hit in json.loads(body).get("organic", [])
+            WebHit(
+                plain(hit["title"]),
+                hit["link"],
+                plain(hit.get("snippet")),
+                hit.get("date"),
+                hit.get("imageUrl") if query.topic == "images" else None,
+            )
+            for hit in json.loads(body).get(name, [])
         ]
 
 
@@ -143,15 +174,17 @@ class SerpApi(Engine):
 
     name = "serpapi"
     family = "google"
+    topics = frozenset({"web", "news", "images"})
 
     def __init__(self, key: str) -> None:
         self._key = key
 
     def call(self, query: WebQuery) -> Call:
         params = {
-            "engine": "google",
+            "engine": "google_images" if query.topic == "images" else "google",
+            "tbm": "nws" if query.topic == "news" else None,
             "q": query.with_operators(),
-            "num": str(query.limit),
+            "num": None if query.topic == "images" else str(query.limit),
             "tbs": None if query.freshness == "any" else f"qdr:{_LETTER[query.freshness]}",
             "hl": query.language,
             "api_key": self._key,
@@ -159,9 +192,10 @@ class SerpApi(Engine):
         return Call("https://serpapi.com/search.json", _drop_empty(params))
 
     def hits(self, body: bytes, query: WebQuery) -> list[WebHit]:
+        name = {"web": "organic_results", "news": "news_results", "images": "images_results"}[query.topic]
         return [
-            WebHit(plain(hit["title"]), hit["link"], plain(hit.get("snippet")), hit.get("date"))
-            for hit in json.loads(body).get("organic_results", [])
+            WebHit(plain(hit["title"]), hit["link"], plain(hit.get("snippet")), hit.get("date"), hit.get("original"))
+            for hit in json.loads(body).get(name, [])
         ]
 
 
@@ -170,6 +204,7 @@ class Exa(Engine):
 
     name = "exa"
     family = "exa"
+    topics = frozenset({"web", "news"})
 
     def __init__(self, key: str) -> None:
         self._key = key
@@ -180,6 +215,8 @@ class Exa(Engine):
             "numResults": query.limit,
             "contents": {"highlights": True},
         }
+        if query.topic == "news":
+            body["category"] = "news"
         if query.since is not None:
             body["startPublishedDate"] = f"{query.since.isoformat()}T00:00:00.000Z"
         if query.include_domains:
@@ -205,6 +242,7 @@ class GoogleCse(Engine):
 
     name = "google_cse"
     family = "google"
+    topics = frozenset({"web", "images"})
 
     def __init__(self, key: str, engine_id: str) -> None:
         self._key, self._engine_id = key, engine_id
@@ -214,6 +252,7 @@ class GoogleCse(Engine):
             "key": self._key,
             "cx": self._engine_id,
             "q": query.with_operators(),
+            "searchType": "image" if query.topic == "images" else None,
             "num": str(min(query.limit, 10)),
             "dateRestrict": None if query.freshness == "any" else f"{_LETTER[query.freshness]}1",
             "lr": f"lang_{query.language}" if query.language else None,
@@ -221,10 +260,13 @@ class GoogleCse(Engine):
         return Call("https://www.googleapis.com/customsearch/v1", _drop_empty(params))
 
     def hits(self, body: bytes, query: WebQuery) -> list[WebHit]:
-        return [
-            WebHit(plain(hit["title"]), hit["link"], plain(hit.get("snippet")))
-            for hit in json.loads(body).get("items", [])
-        ]
+        items = json.loads(body).get("items", [])
+        if query.topic == "images":
+            return [
+                WebHit(plain(hit["title"]), hit["image"]["contextLink"], plain(hit.get("snippet")), image=hit["link"])
+                for hit in items
+            ]
+        return [WebHit(plain(hit["title"]), hit["link"], plain(hit.get("snippet"))) for hit in items]
 
 
 class DuckDuckGo(Engine):

@@ -45,6 +45,8 @@ class WebLimits:
     """An engine that may not be asked for longer than this is left out of the answer."""
     retry_seconds: float
     """Pause before the one second try."""
+    patience_seconds: float
+    """How much longer than the first engine with hits the others may take."""
     cache_seconds: float
 
 
@@ -88,6 +90,15 @@ class _Manners:
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
+@dataclass
+class _Flight:
+    """Equal searches at the same time: one of them asks, the others take what it was told, failure included."""
+
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+    passengers: int = 0
+    outcome: WebAnswer | WebSearchFailed | None = None
+
+
 class WebSearch:
     """One for the life of the server, any number of searches at once. `clock` counts seconds from anywhere."""
 
@@ -106,7 +117,7 @@ class WebSearch:
         self._limits = limits
         self._clock = clock
         self._manners = {engine.name: _Manners() for engine in engines}
-        self._in_flight: dict[str, anyio.Lock] = {}
+        self._in_flight: dict[str, _Flight] = {}
 
     async def search(self, query: WebQuery) -> WebAnswer:
         """Ask every engine that can serve the query.
@@ -115,60 +126,84 @@ class WebSearch:
             WebSearchFailed: none of them answered. "Nothing found" is an answer.
         """
         key = self._key(query)
-        lock = self._in_flight.setdefault(key, anyio.Lock())
+        flight = self._in_flight.setdefault(key, _Flight())
+        flight.passengers += 1
         try:
-            async with lock:  # the second of two equal searches waits, and finds the first one's answer kept
-                return await self._kept(key) or await self._ask(key, query)
+            async with flight.turn:
+                if flight.outcome is None:  # nobody asked yet, or who did was cancelled
+                    try:
+                        flight.outcome = await self._kept(key) or await self._ask(key, query)
+                    except WebSearchFailed as exc:
+                        flight.outcome = exc
         finally:
-            if not lock.statistics().tasks_waiting and not lock.locked():
+            flight.passengers -= 1
+            if not flight.passengers:
                 self._in_flight.pop(key, None)
+        if isinstance(flight.outcome, WebSearchFailed):
+            raise WebSearchFailed(flight.outcome.engines)
+        return flight.outcome
 
     async def _ask(self, key: str, query: WebQuery) -> WebAnswer:
         reports: dict[str, EngineReport] = {}
         lists: dict[tuple[str, str], list[WebHit]] = {}
+        engines = [engine for engine in self._engines if query.topic in engine.topics]
+        silent: set[str] = set()
+        """Engines with a request out."""
 
         async def ask(engine: Engine) -> None:
             try:
-                hits = await self._ask_one(engine, query)
+                hits = await self._ask_one(engine, query, silent)
             except EngineError as exc:
                 status = "limited" if isinstance(exc, EngineLimited) else "failed"
                 reports[engine.name] = EngineReport(engine.name, status, problem=str(exc))
                 return
             wanted = [hit for hit in hits if _is_wanted(hit, query)]
             lists[engine.name, engine.family] = wanted
-            dropped = f"{len(hits) - len(wanted)} hits from other sites left out" if len(wanted) < len(hits) else None
+            dropped = f"{len(hits) - len(wanted)} hits not as asked left out" if len(wanted) < len(hits) else None
             reports[engine.name] = EngineReport(engine.name, "ok" if wanted else "nothing", len(wanted), dropped)
+            if wanted:  # there is something to show: the others are waited for, but not for long
+                latest = anyio.current_time() + self._limits.patience_seconds
+                tasks.cancel_scope.deadline = min(tasks.cancel_scope.deadline, latest)
 
         async with anyio.create_task_group() as tasks:
-            for engine in self._engines:
+            for engine in engines:
                 if query.freshness != "any" and not engine.takes_freshness:
                     problem = "cannot tell how recent a page is"
                     reports[engine.name] = EngineReport(engine.name, "left_out", problem=problem)
                 else:
                     tasks.start_soon(ask, engine)
-        in_order = [reports[engine.name] for engine in self._engines]
+        for engine in engines:
+            if engine.name not in reports:
+                late = f"had no answer {self._limits.patience_seconds:g} s after the first one, and was not waited for"
+                reports[engine.name] = EngineReport(engine.name, "failed", problem=late)
+                if engine.name in silent:
+                    self._note_failure(self._manners[engine.name], EngineUnavailable(late))
+        in_order = [reports[engine.name] for engine in engines]
         if not lists:
             raise WebSearchFailed(in_order)
-        ordered = {(e.name, e.family): lists[e.name, e.family] for e in self._engines if (e.name, e.family) in lists}
+        ordered = {(e.name, e.family): lists[e.name, e.family] for e in engines if (e.name, e.family) in lists}
         answer = WebAnswer(merge(query.text, ordered)[: query.limit], in_order)
         if all(report.status in ("ok", "nothing", "left_out") for report in in_order):
             await self._keep(key, answer, query)
         return answer
 
-    async def _ask_one(self, engine: Engine, query: WebQuery) -> list[WebHit]:
-        """Ask in the engine's own pace, a second time if it was only unavailable."""
+    async def _ask_one(self, engine: Engine, query: WebQuery, silent: set[str]) -> list[WebHit]:
+        """Ask in the engine's own pace, a second time if it was only unavailable; note in `silent` while it is out."""
         manners = self._manners[engine.name]
         for is_last_try in (False, True):
             await self._wait_for_turn(engine, manners)
+            silent.add(engine.name)
             try:
                 hits = await engine.search(self._http, query, self._limits.http)
             except EngineError as exc:
+                silent.discard(engine.name)
                 if isinstance(exc, EngineUnavailable) and not is_last_try:
                     # Jitter, so that several servers do not come back at the same moment.
                     await anyio.sleep(self._limits.retry_seconds * (0.5 + random.random()))
                     continue
                 self._note_failure(manners, exc)
                 raise
+            silent.discard(engine.name)
             manners.failures = 0
             return hits
         raise AssertionError("the last try returns or raises")
@@ -213,7 +248,7 @@ class WebSearch:
 
     async def _keep(self, key: str, answer: WebAnswer, query: WebQuery) -> None:
         seconds = self._limits.cache_seconds
-        if query.freshness != "any":
+        if query.freshness != "any" or query.topic == "news":
             seconds = min(seconds, _RECENT_SECONDS)
         if not answer.hits:
             seconds = min(seconds, _NOTHING_FOUND_SECONDS)
@@ -225,7 +260,17 @@ class WebSearch:
 
 
 def _is_wanted(hit: WebHit, query: WebQuery) -> bool:
-    """Engines do not always honour what they were told about domains (guides/web.md §1.3: SearXNG, 10 of 10)."""
+    """Engines do not always honour what they were told (guides/web.md §1.3: SearXNG, 10 of 10 from other domains)."""
+    if query.since is not None and (day := _day(hit.published)) is not None and day < query.since - timedelta(days=1):
+        return False
     if query.include_domains and not is_in_domains(hit.url, query.include_domains):
         return False
     return not is_in_domains(hit.url, query.exclude_domains)
+
+
+def _day(published: str | None) -> date | None:
+    """The day that a date begins with, or `None`: engines also say "3 days ago" or "2024"."""
+    try:
+        return date.fromisoformat((published or "")[:10])
+    except ValueError:
+        return None
