@@ -111,9 +111,9 @@ async def test_pages_that_are_not_there_are_an_error_that_says_what_is(tmp_path:
 
 
 async def test_a_page_without_text_is_named_and_not_passed_over(tmp_path: Path) -> None:
-    make_pdf(tmp_path / "scan.pdf", ["Words", "", "", "More words"])
-    document = await read(tmp_path, source="scan.pdf")
-    assert document["notes"] == ["No text on page 2-3: scanned or drawn; there is no OCR here."]
+    make_pdf(tmp_path / "gaps.pdf", ["Words", "", "", "More words"])
+    document = await read(tmp_path, source="gaps.pdf")
+    assert document["notes"] == ["Blank: page 2-3."]
 
 
 async def test_a_workbook_shows_its_cells_as_excel_does_under_their_header(tmp_path: Path) -> None:

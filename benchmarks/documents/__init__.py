@@ -1,0 +1,1 @@
+"""Documents: speed, memory and quality of the documents server beside its peers."""
