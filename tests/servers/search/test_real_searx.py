@@ -5,10 +5,7 @@ Install with `apt-get install --no-install-recommends python3-searx`; without it
 """
 
 import json
-import os
 import re
-import signal
-import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -17,21 +14,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import anyio.abc
-import httpx2
 import pytest
 from mcp import Client
 from mcp.types import TextContent
 
 from memento_search.server import Settings, build_server
 from support.loopback import LoopbackServer, answer
-
-PYTHON = "/usr/bin/python3"  # Debian's package is for Debian's Python
-WEBAPP = Path("/usr/lib/python3/dist-packages/searx/webapp.py")
+from support.searx import NEEDS_SEARX, searx
 
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.slow,
-    pytest.mark.skipif(not WEBAPP.exists(), reason="searx is not installed: apt-get install python3-searx"),
+    NEEDS_SEARX,
 ]
 
 
@@ -53,61 +47,6 @@ class Upstream(LoopbackServer):
             await stream.send(answer(json.dumps({"results": hits}).encode(), "Content-Type: application/json"))
 
 
-def settings(upstream: str, port: int) -> str:
-    return f"""
-general: {{debug: false, instance_name: test}}
-search: {{safe_search: 0, autocomplete: "", default_lang: "", ban_time_on_fail: 5, max_ban_time_on_fail: 9}}
-server: {{port: {port}, bind_address: 127.0.0.1, secret_key: {"0" * 32}, base_url: false, image_proxy: false,
-  http_protocol_version: "1.0", method: GET}}
-ui: {{static_path: /usr/share/python3-searx/static, templates_path: /usr/share/python3-searx/templates,
-  default_theme: simple, default_locale: en, theme_args: {{oscar_style: logicodev}}}}
-outgoing: {{request_timeout: 3.0, useragent_suffix: ""}}
-engines:
-  - {{name: good, engine: json_engine, shortcut: g, categories: general, enable_http: true,
-     search_url: "{upstream}/good?q={{query}}", results_query: results, url_query: url,
-     title_query: title, content_query: content}}
-  - {{name: dead, engine: json_engine, shortcut: d, categories: general, enable_http: true,
-     search_url: "http://127.0.0.1:9/?q={{query}}", results_query: results, url_query: url,
-     title_query: title, content_query: content}}
-locales: {{en: English}}
-default_doi_resolver: none
-doi_resolvers: {{none: "https://doi.test/"}}
-"""
-
-
-@asynccontextmanager
-async def searx(tmp_path: Path, upstream: str) -> AsyncGenerator[str]:
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as free:
-        port = free.extra(anyio.abc.SocketAttribute.local_port)
-    file = tmp_path / "settings.yml"
-    file.write_text(settings(upstream, port), encoding="utf-8")
-    with (tmp_path / "searx.log").open("wb") as log:
-        process = await anyio.open_process(
-            [PYTHON, "-m", "searx.webapp"],
-            env={**os.environ, "SEARX_SETTINGS_PATH": str(file)},
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        base = f"http://127.0.0.1:{port}"
-        with anyio.fail_after(60):
-            async with httpx2.AsyncClient() as http:
-                while True:
-                    try:
-                        await http.get(f"{base}/healthz")
-                    except httpx2.TransportError:
-                        assert process.returncode is None, (tmp_path / "searx.log").read_text(encoding="utf-8")
-                        await anyio.sleep(0.1)
-                    else:
-                        break
-        yield base
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        await process.aclose()
-
-
 @asynccontextmanager
 async def upstream() -> AsyncGenerator[Upstream]:
     server = Upstream()
@@ -118,8 +57,8 @@ async def upstream() -> AsyncGenerator[Upstream]:
         tasks.cancel_scope.cancel()
 
 
-async def ask(client: Client, query: str) -> tuple[bool, dict[str, Any], str]:
-    result = await client.call_tool("web_search", {"query": query})
+async def ask(client: Client, query: str, tool: str = "web_search") -> tuple[bool, dict[str, Any], str]:
+    result = await client.call_tool(tool, {"query": query})
     (block,) = result.content
     assert isinstance(block, TextContent)
     return result.is_error, dict(result.structured_content or {}), block.text
@@ -146,3 +85,14 @@ async def test_all_engines_of_a_real_searx_failing_is_an_error_and_not_an_empty_
     assert (is_error, is_error_again) == (True, True)
     assert "is left alone" in text_again
     assert re.search("got no answer from its own engines .*(good|dead)", text)
+
+
+async def test_news_are_asked_of_the_news_engines_of_a_real_searx_alone(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(upstream())
+        base = await stack.enter_async_context(searx(tmp_path, server.base))
+        client = await stack.enter_async_context(Client(build_server(Settings(searxng_url=base))))
+        is_error, result, _ = await ask(client, "fundy tides", "search_news")
+    assert not is_error
+    assert len(result["hits"]) == 3
+    assert [request.split()[1] for request in server.requests] == ["/gazette?q=fundy+tides"]
