@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from mcp.types import TextContent
 from memento_documents.isolation import Isolation, Limits
 from memento_documents.kinds import Unreadable
 from memento_documents.server import Settings, build_server
+from memento_kit.confinement import why_not_confined
 from support.document_files import make_pdf, zip_bytes
 
 pytestmark = pytest.mark.anyio
+confined = pytest.mark.skipif(why_not_confined() is not None, reason=f"not confined here: {why_not_confined()}")
 
 LIMITS = Limits(memory_bytes=1 << 30, cpu_seconds=20, wall_seconds=20, answer_bytes=1 << 20)
 
@@ -104,23 +105,61 @@ async def test_an_answer_that_is_no_json_value_is_an_error(isolation: Isolation)
 
 
 async def test_a_child_cannot_write_a_file(isolation: Isolation, tmp_path: Path) -> None:
-    """The size limit of zero ends the child with SIGXFSZ; opening alone leaves an empty file."""
-    (tmp_path / "source").write_bytes(b"content")
+    """Without Landlock the size limit of zero ends the child, and opening alone leaves an empty file."""
     with pytest.raises(Unreadable):
-        await isolation.run("shutil:copyfile", [str(tmp_path / "source"), str(tmp_path / "copy")])
-    assert (tmp_path / "copy").read_bytes() == b""
+        await isolation.run("builtins:eval", [f"open({str(tmp_path / 'copy')!r}, 'w', 1).write('text' + chr(10))"])
+    assert not (tmp_path / "copy").exists() or (tmp_path / "copy").read_bytes() == b""
+
+
+ATTACKS = {
+    "read a file": "open('/etc/passwd').read()",
+    "list a folder": "__import__('os').listdir('/home')",
+    "open a socket": "__import__('socket').socket().fileno()",
+    "start a program": "__import__('subprocess').call(['true'])",
+    "signal the server": "__import__('os').kill(__import__('os').getppid(), 0)",
+    "look into its parent": "open('/proc/' + str(__import__('os').getppid()) + '/environ').read()",
+}
+
+
+@confined
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_a_taken_over_child_cannot(isolation: Isolation, attack: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Unreadable):
+        await isolation.run("builtins:eval", [ATTACKS[attack]])
+    assert "PermissionError" in caplog.text
+    await still_works(isolation)
+
+
+async def test_progress_is_told_page_by_page_and_never_lands_in_the_answer(isolation: Isolation) -> None:
+    heard: list[tuple[int, int]] = []
+
+    async def hear(done: int, total: int) -> None:
+        heard.append((done, total))
+
+    code = (
+        "[__import__('memento_documents.progress').progress.report(page, 3) or __import__('time').sleep(0.12)"
+        " for page in (1, 2, 3)]"
+    )
+    assert await isolation.run("builtins:eval", [code], on_progress=hear) == [None, None, None]
+    assert heard[-1] == (3, 3)
+    assert heard == sorted(set(heard))
+
+
+async def test_an_answer_that_looks_like_progress_is_an_answer(isolation: Isolation) -> None:
+    assert await isolation.run("operator:mul", ['{"progress": [1, 2]}\n', 3]) == '{"progress": [1, 2]}\n' * 3
 
 
 async def test_a_child_sees_no_secret_and_has_nothing_on_stdin(
     isolation: Isolation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
-    assert "sk-secret" not in str(await isolation.run("subprocess:getoutput", ["env; cat"]))
+    assert "sk-secret" not in str(await isolation.run("builtins:eval", ["str(__import__('os').environ)"]))
+    assert await isolation.run("builtins:eval", ["__import__('sys').stdin.read()"]) == ""
 
 
 async def test_what_a_parser_prints_goes_nowhere(isolation: Isolation) -> None:
     assert await isolation.run("builtins:print", ["noise"]) is None
-    assert await isolation.run("os:readlink", ["/proc/self/fd/1"]) == "/dev/null"
+    assert await isolation.run("builtins:eval", ["__import__('os').fstat(1).st_rdev"]) == os.stat("/dev/null").st_rdev
 
 
 async def test_calls_run_side_by_side_and_one_that_dies_does_not_touch_the_others(isolation: Isolation) -> None:
@@ -148,19 +187,11 @@ async def test_calls_run_side_by_side_and_one_that_dies_does_not_touch_the_other
 
 
 async def test_what_a_parser_started_is_gone_with_it(isolation: Isolation) -> None:
-    with pytest.raises(Unreadable):
-        await isolation.run("subprocess:Popen", [["sleep", "98765.125"]])
+    """A grandchild that sleeps: it must be gone once the answer is there."""
+    forked = await isolation.run("builtins:eval", ["__import__('os').fork() or __import__('time').sleep(600)"])
     with anyio.fail_after(10):
-        while any(b"98765.125" in line for line in _command_lines()):  # noqa: ASYNC110 - nothing tells us of its end
+        while Path(f"/proc/{forked}").exists():  # noqa: ASYNC110 - nothing tells us of its end
             await anyio.sleep(0.01)
-
-
-def _command_lines() -> list[bytes]:
-    lines: list[bytes] = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            lines.append(path.read_bytes())
-    return lines
 
 
 async def test_cancelling_a_call_kills_its_child(isolation: Isolation) -> None:

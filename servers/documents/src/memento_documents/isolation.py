@@ -1,16 +1,19 @@
 """Running a parser where it can do no harm: one forked child per job, with limits, from a warm `zygote`.
 
 Owns the zygote's life (started at the first job, started again when it died) and the translation of how a child
-ended into something a model can read. What a child may still do: read files as the server's user, and open sockets;
-the limits are on memory, CPU, wall time, answer size, and writing files.
+ended into something a model can read. A child has limits on memory, CPU, wall time and answer size, and writes no
+file. On Linux 5.13 and later it also reads no file but its document and Python's own, opens no socket, starts no
+program and signals no other process; elsewhere it may, and the log says so when the zygote starts.
 """
 
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -18,12 +21,17 @@ from typing import Any, Self
 import anyio
 
 from memento_documents.kinds import Unreadable
+from memento_kit.confinement import why_not_confined
 
-__all__ = ["Isolation", "Limits"]
+__all__ = ["Isolation", "Limits", "OnProgress"]
 
 logger = logging.getLogger(__name__)
 
 _READ_BYTES = 1 << 18
+_PROGRESS = b'{"progress": '
+
+OnProgress = Callable[[int, int], Awaitable[None]]
+"""Told pages done, and pages in all."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,18 @@ class Isolation:
     ) -> None:
         self._stop()
 
-    async def run(self, function: str, arguments: list[Any], document: int | None = None) -> Any:
+    async def run(
+        self,
+        function: str,
+        arguments: list[Any],
+        document: int | None = None,
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Any:
         """Call `module:function` in a child with JSON `arguments` and return its JSON result.
 
         `document` is an open file descriptor; the child gets a copy as its first argument, an open binary file.
+        `on_progress` hears of each page, ten times a second at most.
 
         Raises:
             Unreadable: the child said why it cannot, or it crashed, hung or went over a limit.
@@ -67,7 +83,7 @@ class Isolation:
                 with theirs:
                     self._submit(function, arguments, theirs, document)
                 ours.setblocking(False)
-                answer = await self._read(ours)
+                answer = await self._read(ours, on_progress)
         return self._translate(function, answer)
 
     def _submit(self, function: str, arguments: list[Any], job: socket.socket, document: int | None) -> None:
@@ -83,6 +99,8 @@ class Isolation:
 
     def _started(self) -> socket.socket:
         if self._control is None:
+            if missing := why_not_confined():
+                logger.warning("parsing processes can read files and open sockets here: %s", missing)
             ours, theirs = socket.socketpair()
             with theirs:
                 self._process = subprocess.Popen(
@@ -92,7 +110,11 @@ class Isolation:
                     stdout=subprocess.DEVNULL,  # the server's stdout is the MCP stream
                     stderr=None if logger.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,
                     cwd="/",
-                    env={"LC_ALL": "C.UTF-8", "PYMUPDF_SUGGEST_LAYOUT_ANALYZER": "0"},
+                    env={
+                        "LC_ALL": "C.UTF-8",
+                        "PYMUPDF_SUGGEST_LAYOUT_ANALYZER": "0",
+                        "TESSDATA_PREFIX": os.environ.get("TESSDATA_PREFIX", ""),
+                    },
                     start_new_session=True,
                 )
             self._control = ours
@@ -110,16 +132,25 @@ class Isolation:
                 self._process.wait()
             self._process = None
 
-    async def _read(self, job: socket.socket) -> bytes:
+    async def _read(self, job: socket.socket, on_progress: OnProgress | None) -> bytes:
         """All that comes on the job's socket until the child is gone. Leaving early kills the child."""
         pieces: list[bytes] = []
+        start = b""
+        in_answer = False
         size = 0
         with anyio.move_on_after(self._limits.wall_seconds) as scope:
             while True:
                 await anyio.wait_readable(job)
                 piece = job.recv(_READ_BYTES)
                 if not piece:
-                    return b"".join(pieces)
+                    return start + b"".join(pieces)
+                if not in_answer:
+                    start, done = _take_progress(start + piece)
+                    if done is not None and on_progress is not None:
+                        await on_progress(*done)
+                    if not start or start.startswith(_PROGRESS[: len(start)]):
+                        continue
+                    in_answer, piece, start = True, start, b""
                 pieces.append(piece)
                 size += len(piece)
                 if size > self._limits.answer_bytes:
@@ -148,6 +179,16 @@ class Isolation:
         if code == -signal.SIGXCPU:
             raise Unreadable(f"Reading it took more than {self._limits.cpu_seconds} s of CPU time and was stopped.")
         raise Unreadable("The parser failed on it; the file is probably damaged.")
+
+
+def _take_progress(received: bytes) -> tuple[bytes, tuple[int, int] | None]:
+    """Cut whole progress lines off the front; the last one counts."""
+    done: tuple[int, int] | None = None
+    while received.startswith(_PROGRESS) and b"\n" in received:
+        line, _, received = received.partition(b"\n")
+        first, second = json.loads(line)["progress"]
+        done = int(first), int(second)
+    return received, done
 
 
 def _send(control: socket.socket, line: bytes, descriptors: list[int]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from memento_documents.isolation import Isolation
+from memento_documents.isolation import Isolation, OnProgress
 from memento_documents.kinds import Unreadable
 from memento_documents.reading import Document, Section
 from memento_kit import AllowedPaths
@@ -44,7 +44,14 @@ class Library:
         self._documents: OrderedDict[tuple[str, ...], Document] = OrderedDict()
         self._hashes: OrderedDict[tuple[int, int, int, int], str] = OrderedDict()
 
-    async def read(self, source: str, *, sheet: str | None = None, cells: str | None = None) -> Document:
+    async def read(
+        self,
+        source: str,
+        *,
+        sheet: str | None = None,
+        cells: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Document:
         """Return the document, from memory when its content has been read before.
 
         Raises:
@@ -58,7 +65,10 @@ class Library:
                 self._documents.move_to_end(key)
                 return known
             raw = await self._isolation.run(
-                "memento_documents.jobs:read_document", [opened.path.name, sheet, cells], opened.descriptor
+                "memento_documents.jobs:read_document",
+                [opened.path.name, sheet, cells],
+                opened.descriptor,
+                on_progress=on_progress,
             )
         document = _document(raw)
         self._documents[key] = document

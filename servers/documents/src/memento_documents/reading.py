@@ -60,9 +60,9 @@ def read_file(file: BinaryIO, name: str, *, sheet: str | None = None, cells: str
         raise Unreadable("This is not a spreadsheet or table; leave `sheet` and `range` out.")
     match kind:
         case "pdf":
-            from memento_documents.pdf import read_pdf
+            from memento_documents.pdf import find_tessdata, read_pdf
 
-            return read_pdf(file)
+            return read_pdf(file, tessdata=find_tessdata())
         case "docx":
             from memento_documents.docx import read_docx
 

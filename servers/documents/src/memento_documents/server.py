@@ -245,8 +245,11 @@ def build_server(settings: Settings) -> Server[Library]:
         return untrusted_result(result, text=_rows_as_text(result), source=source, note=note)
 
     async def _read(ctx: Context[Library], source: str, sheet: str | None = None, cells: str | None = None) -> Document:
+        async def tell(done: int, total: int) -> None:
+            await ctx.report_progress(done, total, f"read page {done} of {total}")
+
         try:
-            return await ctx.request_context.lifespan_context.read(source, sheet=sheet, cells=cells)
+            return await ctx.request_context.lifespan_context.read(source, sheet=sheet, cells=cells, on_progress=tell)
         except (Unreadable, PathNotAllowed) as exc:
             raise ToolError(_named(source, exc)) from exc
 

@@ -1,10 +1,12 @@
 """The warm process that parsing children are forked from, and nothing that parses in itself.
 
-It imports the parsers once and then forks one child per job: a child costs milliseconds, holds nothing of another
-document, and may crash, hang or eat its memory limit alone. Run as `python -m memento_documents.zygote FD`, where
+It imports the parsers once, gives up the rights that no parser needs, and then forks one child per job: a child costs
+milliseconds, holds nothing of another document, and may crash, hang or eat its memory limit alone. Where the kernel
+can do it (`memento_kit.confinement`), neither it nor a child opens a file outside Python's own folders, and a child
+opens no socket and starts no program. Run as `python -m memento_documents.zygote FD`, where
 FD is a Unix stream socket. A job arrives there as one JSON line with one or two descriptors: the job's own socket,
-and the document. On the job's socket go first the child's answer (JSON), then a newline and the zygote's word on
-how the child ended; closing the other end kills the child. `isolation` is the other end.
+and the document. On the job's socket go lines of JSON with the child's progress, its answer, then a newline and the
+zygote's word on how the child ended; closing the other end kills the child. `isolation` is the other end.
 
 `multiprocessing`'s fork server was tried first: it re-imports the caller's `__main__`, and with it the MCP SDK,
 in every child, and speaks pickle.
@@ -18,14 +20,21 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from typing import Any, cast
+
+from memento_kit.confinement import confine_files, confine_system_calls, why_not_confined
 
 __all__ = ["MAX_JOB_BYTES", "main"]
 
 MAX_JOB_BYTES = 1 << 20
 _PRELOADED = ("openpyxl", "csv", "sqlite3", "html.parser", "memento_documents.jobs")
 _CRASH_TEXT_CHARS = 300
+_PROGRESS_EVERY_SECONDS = 0.1
+_READABLE = ("/usr/lib", "/usr/lib64", "/lib", "/lib64", "/usr/share/zoneinfo", "/etc/ld.so.cache", "/dev/null",
+             "/dev/urandom", "/sys/devices/system/cpu", "/proc/cpuinfo")  # fmt: skip
+"""What libraries load late, besides Python's own folders. Nothing of a user's."""
 
 
 def main() -> None:
@@ -33,13 +42,18 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     for name in _PRELOADED:
         importlib.import_module(name)
-    importlib.import_module("memento_documents.pdf").import_pymupdf()
-    _Zygote(control).serve()
+    pdf = importlib.import_module("memento_documents.pdf")
+    pdf.import_pymupdf()
+    confined = why_not_confined() is None
+    if confined:
+        confine_files([*_READABLE, sys.prefix, sys.base_prefix, *sys.path, pdf.find_tessdata() or os.devnull])
+    _Zygote(control, confined=confined).serve()
 
 
 class _Zygote:
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, *, confined: bool) -> None:
         self._control = control
+        self.confined = confined
         self._jobs: dict[int, socket.socket] = {}
         """The running children: process id to the job's socket."""
         self._selector = selectors.DefaultSelector()
@@ -146,8 +160,11 @@ def _run_child(line: bytes, job: socket.socket, documents: list[int], zygote: _Z
         zygote.close_in_child()
         spec: dict[str, Any] = json.loads(line)
         _limit(spec["limits"])
-        answer = _answer(spec, documents)
+        if zygote.confined:
+            confine_system_calls()
         job.setblocking(True)
+        _tell_progress_to(job)
+        answer = _answer(spec, documents)
         job.sendall(json.dumps(answer, allow_nan=False).encode())
         code = 0
     except MemoryError:
@@ -163,6 +180,21 @@ def _limit(limits: dict[str, int]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (limits["memory_bytes"], limits["memory_bytes"]))
     resource.setrlimit(resource.RLIMIT_CPU, (limits["cpu_seconds"], limits["cpu_seconds"] + 1))
+
+
+def _tell_progress_to(job: socket.socket) -> None:
+    from memento_documents import progress
+
+    last = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PROGRESS_EVERY_SECONDS:
+            last = now
+            job.sendall(b'{"progress": [%d, %d]}\n' % (done, total))
+
+    progress.listen(tell)
 
 
 def _answer(spec: dict[str, Any], documents: list[int]) -> dict[str, Any]:
