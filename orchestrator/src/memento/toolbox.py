@@ -158,6 +158,7 @@ class _Changes:
         """Hold the stream of changes open. Its sudden end is how the death of an idle server is noticed."""
         try:
             async with client.listen(tools_list_changed=True) as stream:
+                self._changed.set()  # what changed before the stream was open is not told
                 async for _ in stream:
                     self._changed.set()
         except (ListenNotSupportedError, TimeoutError):
@@ -469,6 +470,7 @@ def _transport(
                 args=entry.args,
                 env=_own_settings(server.name, environ) | entry.env,
                 cwd=entry.cwd,
+                encoding_error_handler="replace",  # else one stray byte ends the reader, and every call waits in vain
             ),
             errlog=cast(Any, log),
         )
