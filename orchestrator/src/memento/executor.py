@@ -13,6 +13,7 @@ from typing import Any, cast
 import anyio
 import anyio.to_thread
 
+from memento.arguments import BadArguments, read_arguments
 from memento.budget import BudgetSpent
 from memento.context import trimmed
 from memento.events import Nudged, StoredFile, ToolCalled, ToolReturned
@@ -23,7 +24,7 @@ from memento.prompts import EXECUTOR, LAST_TURN, empty_reply, executor_task, loo
 from memento.record import RunRecord
 from memento.results import READ_RESULT, Given, ResultStore
 from memento.tool_cache import ToolCache
-from memento.toolbox import ToolBox, ToolOutcome, ToolSpec, parse_arguments
+from memento.toolbox import ToolBox, ToolOutcome, ToolSpec
 from memento_kit import unfence
 
 __all__ = ["Executor", "MayRepeat", "SubtaskReport", "never_repeat"]
@@ -226,7 +227,7 @@ class Executor:
     async def _call_tool(
         self, memory: _ToolMemory, index: int, request: ToolRequest
     ) -> tuple[CallSeen, list[StoredFile]]:
-        arguments = parse_arguments(request.arguments)
+        arguments = self._read_arguments(memory, request)
         written = request.arguments if isinstance(arguments, ToolOutcome) else arguments
         call_id = f"{memory.cycle}.{memory.subtask.id}.{memory.turn}.{index}"
         was_sent = self.record.tool_called(call_id) is not None
@@ -271,6 +272,15 @@ class Executor:
         if not returned.is_error and request.name != READ_RESULT and isinstance(arguments, dict):
             memory.sources.update(dict.fromkeys(_sources(arguments)))
         return CallSeen(request.name, written, returned.text, returned.is_error), returned.files
+
+    def _read_arguments(self, memory: _ToolMemory, request: ToolRequest) -> dict[str, Any] | ToolOutcome:
+        """The arguments as they will be sent; where they cannot be, what the model is told instead of a result."""
+        schemas: dict[str, dict[str, Any]] = {spec.name: spec.input_schema for spec in memory.specs}
+        schemas[READ_RESULT] = self.store.tool["function"].get("parameters", {})
+        try:
+            return read_arguments(request.arguments, schemas.get(request.name, {}), tool=request.name)
+        except BadArguments as exc:
+            return ToolOutcome(str(exc), is_error=True)
 
     async def _call_server_tool(
         self, memory: _ToolMemory, called: ToolCalled, arguments: dict[str, Any], *, was_sent: bool

@@ -49,7 +49,6 @@ __all__ = [
     "ToolOutcome",
     "ToolSpec",
     "open_toolbox",
-    "parse_arguments",
     "read_result",
     "result_text",
 ]
@@ -519,18 +518,6 @@ def _full_name(server: str, tool: str, taken: set[str]) -> str:
         return plain
     digest = hashlib.sha256(f"{server}\0{tool}".encode()).hexdigest()[:8]
     return f"{plain[: _MAX_NAME_CHARS - 9]}_{digest}"
-
-
-def parse_arguments(arguments: str) -> dict[str, Any] | ToolOutcome:
-    """Read the arguments a model wrote; what is wrong with them comes back as an outcome it can read."""
-    try:
-        parsed = json.loads(arguments or "{}")
-    except json.JSONDecodeError as exc:
-        text = f"The arguments are not valid JSON ({exc.msg} at character {exc.pos}). Send one JSON object."
-        return ToolOutcome(text, is_error=True)
-    if not isinstance(parsed, dict):
-        return ToolOutcome("The arguments must be one JSON object.", is_error=True)
-    return cast(dict[str, Any], parsed)
 
 
 def _innermost(error: BaseException) -> BaseException:
