@@ -200,8 +200,13 @@ class Model:
 def read_message(message: Message, finish_reason: str | None, usage: Usage, seconds: float) -> Reply:
     """What an assistant message says. Reading the `message` of a reply again gives the same reply."""
     message = dict(message)
-    read = [(_tool_request(call, number), call) for number, call in enumerate(message.get("tool_calls") or [])]
-    requests = [(request, call) for request, call in read if request is not None]
+    requests: list[tuple[ToolRequest, dict[str, Any]]] = []
+    taken: set[str] = set()
+    for number, call in enumerate(message.get("tool_calls") or []):
+        request = _tool_request(call, number, taken)
+        if request is not None:
+            requests.append((request, call))
+            taken.add(request.id)
     if requests:
         message["tool_calls"] = [_as_sent(request, call) for request, call in requests]
     else:
@@ -228,14 +233,17 @@ def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _tool_request(call: dict[str, Any], number: int) -> ToolRequest | None:
+def _tool_request(call: dict[str, Any], number: int, taken: set[str]) -> ToolRequest | None:
     function = call.get("function")
     if not isinstance(function, dict):
         return None
     named = cast(dict[str, Any], function)
     arguments = named.get("arguments")
     text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
-    return ToolRequest(id=str(call.get("id") or f"call_{number}"), name=str(named.get("name") or ""), arguments=text)
+    id_ = str(call.get("id") or f"call_{number}")
+    while id_ in taken:  # some servers give two calls of a turn one id, and an API refuses results that share one
+        id_ = f"{id_}_{number}"
+    return ToolRequest(id=id_, name=str(named.get("name") or ""), arguments=text)
 
 
 def _as_sent(request: ToolRequest, call: dict[str, Any]) -> dict[str, Any]:
