@@ -47,8 +47,10 @@ class Limits:
 class Isolation:
     """Runs jobs side by side, at most `parallel` at once. Use as an async context manager."""
 
-    def __init__(self, limits: Limits, *, parallel: int) -> None:
+    def __init__(self, limits: Limits, *, parallel: int, preload: str = "memento_documents.pdf:import_pymupdf") -> None:
+        """`preload` is the `module:function` that the zygote calls before it gives up rights and forks."""
         self._limits = limits
+        self._preload = preload
         self._slots = anyio.CapacityLimiter(parallel)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -104,7 +106,7 @@ class Isolation:
             ours, theirs = socket.socketpair()
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-m", "memento_documents.zygote", str(theirs.fileno())],
+                    [sys.executable, "-I", "-m", "memento_documents.zygote", str(theirs.fileno()), self._preload],
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,  # the server's stdout is the MCP stream

@@ -36,8 +36,17 @@ class _Opened:
 class Library:
     """Reads documents by path. `cache_chars` bounds the text kept in memory, `max_file_bytes` what is opened."""
 
-    def __init__(self, paths: AllowedPaths, isolation: Isolation, *, max_file_bytes: int, cache_chars: int) -> None:
+    def __init__(
+        self,
+        paths: AllowedPaths,
+        isolation: Isolation,
+        *,
+        max_file_bytes: int,
+        cache_chars: int,
+        layout: Isolation | None = None,
+    ) -> None:
         self._paths = paths
+        self._layout = layout
         self._isolation = isolation
         self._max_file_bytes = max_file_bytes
         self._cache_chars = cache_chars
@@ -74,6 +83,49 @@ class Library:
         self._documents[key] = document
         self._forget()
         return document
+
+    async def run(self, job: str, source: str, arguments: list[Any], *, on_progress: OnProgress | None = None) -> Any:
+        """Run one of `jobs` on `source`, in a child, and return its JSON answer. Nothing of it is kept.
+
+        Raises:
+            PathNotAllowed, Unreadable: as for `read`.
+        """
+        with self._opened(source) as opened:
+            return await self._isolation.run(
+                f"memento_documents.jobs:{job}",
+                [opened.path.name, *arguments],
+                opened.descriptor,
+                on_progress=on_progress,
+            )
+
+    async def tables(
+        self, source: str, pages: str | None, *, on_progress: OnProgress | None = None
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """The tables on a PDF's pages as {page, box, rows, engine}, and notes on what went wrong on the way.
+
+        The layout model looks only at pages that may have tables and whose tables are not tagged.
+
+        Raises:
+            PathNotAllowed, Unreadable: as for `read`, and for what is no PDF.
+        """
+        quick: dict[str, Any] = await self.run("page_tables", source, [pages], on_progress=on_progress)
+        tables: list[dict[str, Any]] = quick["tables"]
+        uncertain: list[int] = quick["uncertain"]
+        if self._layout is None or not uncertain:
+            return tables, []
+        try:
+            with self._opened(source) as opened:
+                raw = await self._layout.run(
+                    "memento_documents.jobs:layout_tables",
+                    [opened.path.name, uncertain],
+                    opened.descriptor,
+                    on_progress=on_progress,
+                )
+        except Unreadable as exc:
+            return tables, [f"The layout model did not finish ({exc}) These are the quick recogniser's tables."]
+        surer: list[dict[str, Any]] = [{**table, "engine": "layout"} for table in raw]
+        both = [table for table in tables if table["page"] not in uncertain] + surer
+        return sorted(both, key=lambda table: (table["page"], table["box"][1])), []
 
     async def query(self, source: str, sql: str, *, sheet: str | None, max_rows: int, time_limit_seconds: float) -> Any:
         """Run one SELECT over the tables of `source`; the answer is `tables.QueryResult` as JSON.

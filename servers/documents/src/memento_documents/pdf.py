@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from memento_documents.pdf_page import PageContent
     from memento_documents.reading import Document
 
-__all__ = ["find_tessdata", "import_pymupdf", "open_pdf", "read_pdf", "spans"]
+__all__ = ["PageReader", "find_tessdata", "import_pymupdf", "open_pdf", "read_pdf", "spans"]
 
 _LAYOUT_MODULES = ("pymupdf.layout", "pymupdf4llm")
 _TESSDATA_FOLDERS = (
@@ -99,14 +99,14 @@ def read_pdf(
         titles: dict[int, str] = {}
         for _, title, page in outline:
             titles.setdefault(page, title)
-        reader = _Reader(pymupdf, document, tessdata)
+        reader = PageReader(pymupdf, document, tessdata)
         texts = reader.markdown(outline) if text_format == "markdown" else reader.plain()
         sections = [Section(text, page=page, title=titles.get(page)) for page, text in enumerate(texts, start=1)]
         metadata = cast(dict[str, str | None], document.metadata or {})
         return Document("pdf", sections, title=metadata.get("title") or None, notes=reader.notes())
 
 
-class _Reader:
+class PageReader:
     """One pass over the pages, and what was found wanting on the way."""
 
     def __init__(self, pymupdf: Any, document: Any, tessdata: str | None) -> None:
@@ -138,11 +138,11 @@ class _Reader:
     def markdown(self, outline: list[tuple[int, str, int]]) -> list[str]:
         from memento_documents.pdf_markdown import write_markdown
 
-        pages = [self._page(index) for index in range(self._document.page_count)]
+        pages = [self.page(index) for index in range(self._document.page_count)]
         texts, self._left_out = write_markdown(pages, outline)
         return texts
 
-    def _page(self, index: int) -> "PageContent":
+    def page(self, index: int) -> "PageContent":
         from memento_documents.pdf_page import Block, Line, PageContent, read_page
         from memento_documents.pdf_tables import may_have_tables
 

@@ -4,7 +4,7 @@ The tool layer: what a model may ask, how much it gets at once, and where each p
 parsed by `library`, in the children of `isolation`; this process never parses one.
 """
 
-import re
+import dataclasses
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +18,10 @@ from pydantic_settings import SettingsConfigDict
 
 from memento_documents.isolation import Isolation, Limits
 from memento_documents.library import Library
+from memento_documents.page_ranges import parse_pages
 from memento_documents.passages import find_passages
+from memento_documents.pdf_layout import is_installed as layout_is_installed
+from memento_documents.pdf_tools import add_pdf_tools
 from memento_documents.reading import Document, Section, Unreadable
 from memento_kit import (
     AllowedPaths,
@@ -58,6 +61,10 @@ class Settings(ServerSettings):
     """How long one SQL query may run."""
     parallel: int = Field(default=2, ge=1, le=64)
     """Parsing children at once; further calls wait."""
+    layout_megabytes: int = Field(default=3_072, ge=0)
+    """Memory of one process with the table model, which `extract_tables` asks; 0 goes without the model."""
+    max_megapixels: float = Field(default=1.5, gt=0, le=50)
+    """Size of a page's picture."""
     cache_megachars: int = Field(default=50, ge=0)
     """Parsed text kept in memory, in millions of characters."""
 
@@ -138,10 +145,16 @@ def build_server(settings: Settings) -> Server[Library]:
             wall_seconds=settings.wall_seconds,
             answer_bytes=256 << 20,
         )
-        async with Isolation(limits, parallel=settings.parallel) as isolation:
+        with_layout = settings.layout_megabytes > 0 and layout_is_installed()
+        layout_limits = dataclasses.replace(limits, memory_bytes=settings.layout_megabytes << 20)
+        async with (
+            Isolation(limits, parallel=settings.parallel) as isolation,
+            Isolation(layout_limits, parallel=1, preload="memento_documents.pdf_layout:preload") as layout,
+        ):
             yield Library(
                 AllowedPaths(settings.folders),
                 isolation,
+                layout=layout if with_layout else None,
                 max_file_bytes=settings.max_file_megabytes * 1_000_000,
                 cache_chars=settings.cache_megachars * 1_000_000,
             )
@@ -244,6 +257,8 @@ def build_server(settings: Settings) -> Server[Library]:
         note = f"{len(result.rows)} rows{', and there are more' if result.more else ''}."
         return untrusted_result(result, text=_rows_as_text(result), source=source, note=note)
 
+    add_pdf_tools(server, max_chars=settings.max_chars, max_pixels=int(settings.max_megapixels * 1_000_000))
+
     async def _read(ctx: Context[Library], source: str, sheet: str | None = None, cells: str | None = None) -> Document:
         async def tell(done: int, total: int) -> None:
             await ctx.report_progress(done, total, f"read page {done} of {total}")
@@ -297,18 +312,11 @@ def _chosen(document: Document, pages: str | None) -> list[Section]:
         return document.sections
     if document.kind != "pdf":
         raise ToolError(f"Only a PDF has pages; this is {document.kind}. Leave `pages` out and read on with `offset`.")
-    count = len(document.sections)
-    wanted: set[int] = set()
-    for part in pages.split(","):
-        match = re.fullmatch(r"\s*(\d{1,7})\s*(?:-\s*(\d{0,7})\s*)?", part)
-        if match is None:
-            raise ToolError(f"{pages!r} is no list of pages; write it as '3' or '1-4,9'.")
-        first = int(match[1])
-        last = first if match[2] is None else int(match[2] or count)
-        if not 1 <= first <= last or first > count:
-            raise ToolError(f"There is no page {part.strip()} here: the document has pages 1-{count}.")
-        wanted.update(range(first, min(last, count) + 1))
-    return [document.sections[page - 1] for page in sorted(wanted)]
+    try:
+        wanted = parse_pages(pages, len(document.sections))
+    except Unreadable as exc:
+        raise ToolError(str(exc)) from exc
+    return [document.sections[page - 1] for page in wanted]
 
 
 def _map(sections: list[Section]) -> list[Part]:

@@ -3,7 +3,7 @@
 It imports the parsers once, gives up the rights that no parser needs, and then forks one child per job: a child costs
 milliseconds, holds nothing of another document, and may crash, hang or eat its memory limit alone. Where the kernel
 can do it (`memento_kit.confinement`), neither it nor a child opens a file outside Python's own folders, and a child
-opens no socket and starts no program. Run as `python -m memento_documents.zygote FD`, where
+opens no socket and starts no program. Run as `python -m memento_documents.zygote FD PRELOAD`, where
 FD is a Unix stream socket. A job arrives there as one JSON line with one or two descriptors: the job's own socket,
 and the document. On the job's socket go lines of JSON with the child's progress, its answer, then a newline and the
 zygote's word on how the child ended; closing the other end kills the child. `isolation` is the other end.
@@ -24,6 +24,7 @@ import time
 from contextlib import suppress
 from typing import Any, cast
 
+from memento_documents.pdf import find_tessdata
 from memento_kit.confinement import confine_files, confine_system_calls, why_not_confined
 
 __all__ = ["MAX_JOB_BYTES", "main"]
@@ -42,11 +43,11 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     for name in _PRELOADED:
         importlib.import_module(name)
-    pdf = importlib.import_module("memento_documents.pdf")
-    pdf.import_pymupdf()
+    module, _, function = sys.argv[2].partition(":")
+    getattr(importlib.import_module(module), function)()
     confined = why_not_confined() is None
     if confined:
-        confine_files([*_READABLE, sys.prefix, sys.base_prefix, *sys.path, pdf.find_tessdata() or os.devnull])
+        confine_files([*_READABLE, sys.prefix, sys.base_prefix, *sys.path, find_tessdata() or os.devnull])
     _Zygote(control, confined=confined).serve()
 
 

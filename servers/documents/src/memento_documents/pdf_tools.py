@@ -1,0 +1,136 @@
+"""The tools that PDF pages alone have: their tables, and their picture."""
+
+from typing import Annotated, Any
+
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
+from pydantic import BaseModel, Field
+
+from memento_documents.cells import markdown_table
+from memento_documents.kinds import Unreadable
+from memento_documents.library import Library
+from memento_kit import PathNotAllowed, Server, untrusted_result
+
+__all__ = ["ExtractedTables", "PageView", "add_pdf_tools"]
+
+
+class ExtractedTable(BaseModel):
+    """One table of a page."""
+
+    number: int = Field(description="Which of all tables found, from 1")
+    page: int
+    box: list[float] = Field(description="Where on the page: x0, y0, x1, y1 in points from its upper left corner")
+    engine: str = Field(description="tags (the file says so), layout (model) or lines (drawn rules and columns)")
+    rows: list[list[str]]
+
+
+class ExtractedTables(BaseModel):
+    """Tables in page order; an empty list means none was found."""
+
+    source: str
+    tables: list[ExtractedTable]
+    total: int = Field(description="How many tables there are on the pages asked for")
+    next_offset: int | None = Field(default=None, description="Pass as `offset` for the tables after these")
+    notes: list[str] | None = None
+
+
+class PageView(BaseModel):
+    """What the picture shows."""
+
+    source: str
+    page: int
+    total_pages: int
+    width: int = Field(description="Pixels")
+    height: int
+
+
+def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -> None:
+    """Register `extract_tables` and `view_page`."""
+    read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    source_field = Field(min_length=1, max_length=4_000, description="Path of the PDF, as for read_document")
+
+    @server.tool(title="Extract the tables of a PDF", annotations=read_only)
+    async def extract_tables(
+        ctx: Context[Library],
+        source: Annotated[str, source_field],
+        pages: Annotated[str | None, Field(max_length=200, description="As '3' or '1-4,9'; all when left out")] = None,
+        offset: Annotated[int, Field(ge=0, description="Tables to pass over: next_offset of the answer before")] = 0,
+    ) -> Annotated[CallToolResult, ExtractedTables]:
+        """Find the tables on a PDF's pages and return their cells, page and place.
+
+        Slower and surer than the tables in read_document's text: half a second for a page that has any.
+        """
+
+        async def tell(done: int, total: int) -> None:
+            await ctx.report_progress(done, total, f"looked at page {done} of {total}")
+
+        library = ctx.request_context.lifespan_context
+        try:
+            found, notes = await library.tables(source, pages, on_progress=tell)
+        except (Unreadable, PathNotAllowed) as exc:
+            raise _told(source, exc) from exc
+        shown: list[ExtractedTable] = []
+        room = max_chars
+        for number, raw in enumerate(found[offset:], start=offset + 1):
+            table = ExtractedTable(number=number, **raw)
+            size = sum(len(cell) + 3 for row in table.rows for cell in row)
+            if shown and size > room:
+                break
+            if size > max_chars:
+                notes.append(f"Table {number} is cut off: it has {len(table.rows)} rows.")
+                table.rows = _first_rows(table.rows, max_chars)
+            shown.append(table)
+            room -= size
+        after = offset + len(shown)
+        result = ExtractedTables(
+            source=source,
+            tables=shown,
+            total=len(found),
+            next_offset=after if after < len(found) else None,
+            notes=notes or None,
+        )
+        text = "\n\n".join(f"[table {t.number}, page {t.page}, by {t.engine}]\n{markdown_table(t.rows)}" for t in shown)
+        more = f" Continue with offset={after}." if after < len(found) else ""
+        note = f"{len(shown)} of {len(found)} tables.{more}" + "".join(f" {each}" for each in notes)
+        return untrusted_result(result, text=text, source=source, note=note)
+
+    @server.tool(title="Look at a page of a PDF", annotations=read_only)
+    async def view_page(
+        ctx: Context[Library],
+        source: Annotated[str, source_field],
+        page: Annotated[int, Field(ge=1, description="Page number, from 1")] = 1,
+        region: Annotated[
+            list[float] | None,
+            Field(min_length=4, max_length=4, description="Part of it: x0, y0, x1, y1 in shares, as [0, 0, 1, 0.5]"),
+        ] = None,
+    ) -> Annotated[CallToolResult, PageView]:
+        """See a PDF page, or a region of it enlarged, as a picture: figures, charts, scans, doubtful tables."""
+        library = ctx.request_context.lifespan_context
+        try:
+            raw: dict[str, Any] = await library.run("page_picture", source, [page, region, max_pixels])
+        except (Unreadable, PathNotAllowed) as exc:
+            raise _told(source, exc) from exc
+        view = PageView(source=source, page=page, total_pages=raw["pages"], width=raw["width"], height=raw["height"])
+        said = f"Page {page} of {view.total_pages} of {source}, {view.width} x {view.height} pixels."
+        return CallToolResult(
+            content=[
+                TextContent(type="text", text=said),
+                ImageContent(type="image", data=raw["data"], mime_type=raw["mime_type"]),
+            ],
+            structured_content=view.model_dump(exclude_none=True),
+        )
+
+
+def _told(source: str, problem: Exception) -> ToolError:
+    return ToolError(str(problem) if isinstance(problem, PathNotAllowed) else f"{source!r}: {problem}")
+
+
+def _first_rows(rows: list[list[str]], max_chars: int) -> list[list[str]]:
+    kept: list[list[str]] = []
+    for row in rows:
+        max_chars -= sum(len(cell) + 3 for cell in row)
+        if max_chars < 0:
+            break
+        kept.append(row)
+    return kept or [[cell[:200] for cell in rows[0]]]
