@@ -1,6 +1,7 @@
 """The cache of tool answers: what is kept and for how long, who waits for whom, and what never is kept."""
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,17 +12,23 @@ import anyio
 import pytest
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import Tool as Tool_
 from mcp.types import ToolAnnotations
 
-from memento.events import ToolReturned
+from memento.events import RunEnded, ToolReturned
+from memento.server_list import ServerEntry
 from memento.terminal import event_line
 from memento.tool_cache import ToolCache, ToolCachePolicy
-from memento.toolbox import FilePart, ToolOutcome, ToolSpec
+from memento.toolbox import FilePart, ToolBox, ToolLimits, ToolOutcome, ToolSpec
 from support.scripted_model import answers, calls, plans, says, scene
 
 pytestmark = pytest.mark.anyio
 
 SPEC = ToolSpec("web__read", "web", "read", "", {}, may_repeat=True, is_read_only=True, server_version="1")
+
+WITH_DEFAULTS: dict[str, Any] = {
+    "properties": {"top": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": 10}}
+}
 
 
 class Tool:
@@ -66,6 +73,14 @@ async def test_the_second_call_is_answered_from_the_first_also_in_another_run(tm
         pytest.param(SPEC, {"url": "a", "page": 3}, False, id="another argument"),
         pytest.param(replace(SPEC, server_version="2"), {"url": "a", "page": 2}, False, id="another version"),
         pytest.param(replace(SPEC, server="other"), {"url": "a", "page": 2}, False, id="another server"),
+        pytest.param(replace(SPEC, server_digest="x"), {"url": "a", "page": 2}, False, id="set up in another way"),
+        pytest.param(replace(SPEC, input_schema=WITH_DEFAULTS), {"url": "a", "page": 2, "top": 10}, True, id="default"),
+        pytest.param(
+            replace(SPEC, input_schema=WITH_DEFAULTS),
+            {"url": "a", "page": 2, "top": None},
+            False,
+            id="null that means something",
+        ),
         pytest.param(replace(SPEC, tool="look"), {"url": "a", "page": 2}, False, id="another tool"),
     ],
 )
@@ -135,6 +150,53 @@ async def test_the_same_call_at_once_is_sent_once(tmp_path: Path) -> None:
     assert sorted(outcome.cached for outcome in got) == [False] * 2 + [True] * 19
 
 
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        pytest.param(ToolOutcome("too slow", is_error=True, may_be_kept=False), id="what failed"),
+        pytest.param(ToolOutcome("x" * 6_000_000), id="what is too large to keep"),
+    ],
+)
+async def test_those_who_wait_share_also_what_is_not_kept_instead_of_asking_one_after_another(
+    tmp_path: Path, outcome: ToolOutcome
+) -> None:
+    tool, kept = Tool(lambda n: outcome), cache(tmp_path)
+    got: list[ToolOutcome] = []
+
+    async def one() -> None:
+        got.append(await kept.call(SPEC, {}, tool))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(5):
+            group.start_soon(one)
+    assert tool.asked == 1
+    assert {outcome.text for outcome in got} == {outcome.text}
+    assert sorted(outcome.cached for outcome in got) == [False, True, True, True, True]
+    await one()
+    assert tool.asked == 2, "the next one asks anew"
+
+
+async def test_when_the_one_who_asks_fails_another_asks(tmp_path: Path) -> None:
+    kept, others = cache(tmp_path), list[ToolOutcome]()
+
+    async def fail() -> ToolOutcome:
+        await anyio.wait_all_tasks_blocked()
+        raise KeyError("a bug")
+
+    async def lead() -> None:
+        with pytest.raises(KeyError):
+            await kept.call(SPEC, {}, fail)
+
+    async def follow() -> None:
+        others.append(await kept.call(SPEC, {}, Tool()))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(lead)
+            group.start_soon(follow)
+    assert [outcome.text for outcome in others] == ["answer 1"]
+
+
 async def test_when_the_one_who_asks_is_cancelled_another_asks(tmp_path: Path) -> None:
     kept, started, others = cache(tmp_path), anyio.Event(), list[ToolOutcome]()
 
@@ -186,6 +248,76 @@ async def test_the_oldest_answers_go_when_the_room_is_used_up(tmp_path: Path) ->
     assert (await kept.call(SPEC, {"n": 50}, tool)).cached
     assert not (await kept.call(SPEC, {"n": 0}, tool)).cached
     assert tool.asked == before + 1
+
+
+async def test_a_damaged_file_costs_its_answers_and_never_a_call(tmp_path: Path) -> None:
+    kept, tool = cache(tmp_path), Tool()
+    await kept.call(SPEC, {}, tool)
+    path = tmp_path / "cache" / "tools.sqlite3"
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    path.write_bytes(b"this is no database" * 1_000)
+    assert (await kept.call(SPEC, {}, tool)).text == "answer 2"
+    assert (await kept.call(SPEC, {}, tool)).text == "answer 2", "a new file was begun"
+    assert tool.asked == 2
+
+
+async def test_a_place_that_cannot_be_written_costs_the_saving_and_never_a_call(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
+    kept, tool = cache(tmp_path), Tool()
+    for _ in range(2):
+        assert not (await kept.call(SPEC, {}, tool)).cached
+    assert tool.asked == 2
+    assert "cannot be used now" in caplog.text
+
+
+def test_how_a_server_is_set_up_is_part_of_what_makes_two_calls_the_same() -> None:
+    def digest(environ: dict[str, str] | None = None, **entry: Any) -> str:
+        box = ToolBox({"web": ServerEntry(**entry)}, ToolLimits(), environ or {}, None, lambda event: None)
+        box.servers["web"].state = "ready"
+        box.servers["web"].tools = [Tool_(name="read", input_schema={"type": "object"})]
+        return box.specs()[0].server_digest
+
+    first = digest(command="web", env={"KEY": "secret"})
+    assert first == digest(command="web", env={"KEY": "secret"})
+    assert "secret" not in first
+    others = [
+        digest(command="web", env={"KEY": "other"}),
+        digest(command="web", args=["--deep"], env={"KEY": "secret"}),
+        digest(type="http", url="http://127.0.0.1:1/mcp"),
+        digest({"MEMENTO_WEB_ENGINE": "b"}, command="web", env={"KEY": "secret"}),
+    ]
+    assert len({first, *others}) == 5
+
+
+@pytest.mark.slow
+async def test_a_process_that_is_killed_while_it_writes_leaves_a_file_that_can_be_used(tmp_path: Path) -> None:
+    code = """
+import anyio, itertools, sys
+from pathlib import Path
+from memento.tool_cache import ToolCache, ToolCachePolicy
+from memento.toolbox import ToolOutcome, ToolSpec
+spec = ToolSpec("web__read", "web", "read", "", {}, may_repeat=True, is_read_only=True, server_version="1")
+async def main():
+    kept = ToolCache(Path(sys.argv[1]), ToolCachePolicy())
+    async def send(): return ToolOutcome("x" * 50_000)
+    for n in itertools.count():
+        await kept.call(spec, {"n": n}, send)
+        print(n, flush=True)
+anyio.run(main)
+"""
+    path = tmp_path / "tools.sqlite3"
+    for wanted in (3, 40):
+        with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220
+            assert process.stdout is not None
+            done = next(n for n in map(int, process.stdout) if n >= wanted)
+            process.kill()
+        tool = Tool()
+        for number in range(done + 1):
+            outcome = await ToolCache(path, ToolCachePolicy()).call(SPEC, {"n": number}, tool)
+            assert (outcome.cached, len(outcome.text)) == (True, 50_000)
 
 
 @pytest.mark.slow
@@ -240,6 +372,7 @@ async def test_a_run_asks_a_read_only_tool_once_and_shows_that_the_answer_was_ke
         asked_first = sorted(asked)
         await play.run()
         assert sorted(asked) == sorted([*asked_first, "post a"])
+        assert [event.tool_calls for event in play.of(RunEnded)] == [3, 1], "a kept answer is no execution"
         cached = [event for event in play.of(ToolReturned) if event.cached]
         assert sorted(event.tool for event in cached) == ["web__read", "web__read"]
         assert {event_line(event) for event in cached if not event.is_error} == {"  1.1 ← web__read (cached)"}

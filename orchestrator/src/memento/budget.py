@@ -109,6 +109,11 @@ class Budget:
         for budget in self.chain():
             budget.tool_calls += 1
 
+    def give_back_tool_call(self) -> None:
+        """Uncount a tool call that nothing had to be executed for: its answer was kept from an earlier one."""
+        for budget in self.chain():
+            budget.tool_calls -= 1
+
     def add(self, usage: Usage) -> None:
         """Add what a model call used."""
         self.usage = add_usage(self.usage, usage)

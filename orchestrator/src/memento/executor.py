@@ -252,6 +252,8 @@ class Executor:
                 outcome = await anyio.to_thread.run_sync(self.store.read, arguments)
             else:
                 outcome = await self._call_server_tool(memory, called, arguments, was_sent=was_sent)
+            if outcome.cached:
+                self.record.budget.give_back_tool_call()
             given = Given(outcome.text)
             if not outcome.is_error and request.name != READ_RESULT:
                 give = partial(self.store.give, outcome, source=request.name, name=f"{call_id}-{request.name}")

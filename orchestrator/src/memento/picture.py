@@ -101,8 +101,10 @@ class RunPicture:
                     node = self.nodes[event.subtask_id]
                     node.calls += 1
                     node.in_flight[event.call_id] = (event.tool, time)
-            case ToolReturned() if event.subtask_id in self.nodes:
-                self.nodes[event.subtask_id].in_flight.pop(event.call_id, None)
+            case ToolReturned():
+                self.tool_calls -= event.cached  # a kept answer is no execution
+                if event.subtask_id in self.nodes:
+                    self.nodes[event.subtask_id].in_flight.pop(event.call_id, None)
             case ModelCalled():
                 self.model_calls += 1
                 self.tokens += (event.usage.input_tokens or 0) + (event.usage.output_tokens or 0)

@@ -68,6 +68,8 @@ class RunRecord:
                 budget.add(event.usage)
             elif isinstance(event, ToolCalled):
                 budget.tool_calls += 1
+            elif isinstance(event, ToolReturned) and event.cached:
+                budget.tool_calls -= 1
         if any(isinstance(event, Answered) for event in earlier) and self.answered is None:
             self.half_case = next((event.case_id for event in earlier if isinstance(event, CaseWritten)), None)
 

@@ -59,7 +59,7 @@ class Settings(ServerSettings):
     max_model_calls: int = Field(default=80, ge=1)
     """Model calls of one run."""
     max_tool_calls: int = Field(default=60, ge=0)
-    """Tool executions of one run, counted before each is sent."""
+    """Tool executions of one run, counted before each is sent; an answer from the tool cache is none."""
     max_total_tokens: int | None = Field(default=1_000_000, ge=1)
     """Input and output tokens of one run, as far as the server reports them."""
     max_cost_usd: float | None = Field(default=None, gt=0)

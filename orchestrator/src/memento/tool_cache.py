@@ -2,12 +2,14 @@
 
 Owns the SQLite file under `MEMENTO_HOME/cache` and who waits for whom. Only tools that say they are read-only are
 cached, and by default only those that look at the open world (a search, a page): a tool of a closed world answers from
-local state that no key can see. It does not call tools: it is given the call.
+local state that no key can see. It does not call tools: it is given the call. A file that cannot be used costs the
+saving and a warning, never a call.
 """
 
 import base64
 import hashlib
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +25,8 @@ from memento.toolbox import FilePart, ToolOutcome, ToolSpec
 
 __all__ = ["ToolCache", "ToolCachePolicy"]
 
+logger = logging.getLogger(__name__)
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answer (
     key TEXT PRIMARY KEY, tool TEXT NOT NULL, stored REAL NOT NULL, expires REAL NOT NULL, size INTEGER NOT NULL,
@@ -32,8 +36,10 @@ CREATE TABLE IF NOT EXISTS answer (
 _LOCK_TIMEOUT_SECONDS = 5.0
 _MAX_OUTCOME_BYTES = 5_000_000
 """A larger answer is not kept."""
-_SWEEP_EVERY = 50
-"""Writes between two looks at the size of the file."""
+_SWEEP_SHARE = 0.05
+"""Of the room allowed: after so much was written, what is too old or too much goes."""
+_FORMAT = 1
+"""Of a kept answer; another one is not read."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,14 @@ class ToolCachePolicy:
         return self.seconds_by_tool.get(spec.name, self.seconds if spec.is_open_world else 0.0)
 
 
+@dataclass
+class _UnderWay:
+    """A call that somebody waits for, and what it brought: `None` while it lasts, and when it was cancelled."""
+
+    done: anyio.Event = field(default_factory=anyio.Event)
+    outcome: ToolOutcome | None = None
+
+
 class ToolCache:
     """Answers by server, its version, tool and normalised arguments. Safe for several processes on one file."""
 
@@ -61,8 +75,8 @@ class ToolCache:
         self._path = path
         self._policy = policy
         self._clock = clock
-        self._under_way: dict[str, anyio.Event] = {}
-        self._writes = 0
+        self._under_way: dict[str, _UnderWay] = {}
+        self._unswept_bytes: int | None = None
 
     async def call(
         self, spec: ToolSpec, arguments: dict[str, Any], send: Callable[[], Awaitable[ToolOutcome]]
@@ -72,32 +86,35 @@ class ToolCache:
         if seconds <= 0:
             return await send()
         key = _key(spec, arguments)
-        while True:
-            kept = await anyio.to_thread.run_sync(self._read, key)
-            if kept is not None:
-                return kept
-            other = self._under_way.get(key)
-            if other is None:
-                break
-            await other.wait()  # whether it brought an answer or was cancelled: look again
-        done = self._under_way[key] = anyio.Event()
+        while (other := self._under_way.get(key)) is not None:
+            await other.done.wait()
+            if other.outcome is not None:  # also one that is not kept: what failed for one would fail for all in turn
+                return replace(other.outcome, cached=True)
+        mine = self._under_way[key] = _UnderWay()
         try:
-            outcome = await send()
-            holds = self._policy.error_seconds if outcome.is_error else seconds
-            if outcome.may_be_kept and holds > 0:
-                await anyio.to_thread.run_sync(self._write, key, spec.name, outcome, holds)
-            return outcome
+            mine.outcome = await anyio.to_thread.run_sync(self._read, key)
+            if mine.outcome is None:
+                outcome = await send()
+                holds = self._policy.error_seconds if outcome.is_error else seconds
+                if outcome.may_be_kept and holds > 0:
+                    await anyio.to_thread.run_sync(self._write, key, spec.name, outcome, holds)
+                mine.outcome = outcome
+            return mine.outcome
         finally:
             del self._under_way[key]
-            done.set()
+            mine.done.set()
 
     def _read(self, key: str) -> ToolOutcome | None:
         if not self._path.exists():
             return None
-        with closing(self._connect()) as db:
-            row = db.execute(
-                "SELECT outcome FROM answer WHERE key = ? AND expires > ?", (key, self._clock())
-            ).fetchone()
+        try:
+            with closing(self._connect()) as db:
+                row = db.execute(
+                    "SELECT outcome FROM answer WHERE key = ? AND expires > ?", (key, self._clock())
+                ).fetchone()
+        except (sqlite3.Error, OSError) as exc:
+            self._unusable(exc)
+            return None
         return None if row is None else _parsed(row[0])
 
     def _write(self, key: str, tool: str, outcome: ToolOutcome, holds: float) -> None:
@@ -105,14 +122,25 @@ class ToolCache:
         if len(text) > _MAX_OUTCOME_BYTES:
             return
         now = self._clock()
-        with closing(self._connect()) as db, db:
-            db.execute(
-                "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?)",
-                (key, tool, now, now + holds, len(text), text),
-            )
-            if self._writes % _SWEEP_EVERY == 0:
-                self._sweep(db, now)
-        self._writes += 1
+        try:
+            with closing(self._connect()) as db, db:
+                db.execute(
+                    "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?)",
+                    (key, tool, now, now + holds, len(text), text),
+                )
+                if self._unswept_bytes is None or self._unswept_bytes > self._policy.max_bytes * _SWEEP_SHARE:
+                    self._sweep(db, now)
+                    self._unswept_bytes = 0
+                self._unswept_bytes += len(text)
+        except (sqlite3.Error, OSError) as exc:
+            self._unusable(exc)
+
+    def _unusable(self, exc: Exception) -> None:
+        """Go on without what the file holds. A damaged one is thrown away: the next answer begins a new one."""
+        logger.warning("the tool cache %s cannot be used now: %s", self._path, exc)
+        if type(exc) is sqlite3.DatabaseError:  # not locked, not a full disk: no database, or not a whole one
+            for ending in ("", "-wal", "-shm"):
+                self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
 
     def _sweep(self, db: sqlite3.Connection, now: float) -> None:
         """Delete what no longer holds, and the oldest answers over the size that is allowed."""
@@ -126,17 +154,30 @@ class ToolCache:
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_SECONDS)
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.execute(_SCHEMA)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute(_SCHEMA)
+        except sqlite3.Error:
+            db.close()
+            raise
         return db
 
 
 def _key(spec: ToolSpec, arguments: dict[str, Any]) -> str:
-    """What makes two calls the same; an argument that is null is the same as one that is not given."""
-    given = {name: value for name, value in arguments.items() if value is not None}
-    told = json.dumps([spec.server, spec.server_version, spec.tool, given], sort_keys=True, ensure_ascii=False)
+    """What makes two calls the same. An argument that says what would hold without it is as good as not given."""
+    found = spec.input_schema.get("properties")
+    properties = cast(dict[str, Any], found) if isinstance(found, dict) else {}
+    given = {name: value for name, value in arguments.items() if not _says_nothing(value, properties.get(name))}
+    server = [spec.server, spec.server_version, spec.server_digest]
+    told = json.dumps([_FORMAT, server, spec.tool, given], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _says_nothing(value: Any, schema: Any) -> bool:
+    """Whether an argument is its default: null where the schema names none, for a null that matters has another."""
+    default = cast(dict[str, Any], schema).get("default") if isinstance(schema, dict) else None
+    return json.dumps(value, sort_keys=True) == json.dumps(default, sort_keys=True)
 
 
 def _dumped(outcome: ToolOutcome) -> str:

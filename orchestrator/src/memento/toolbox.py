@@ -94,6 +94,8 @@ class ToolSpec:
     is_open_world: bool = True
     """It looks at things outside the server's own keeping; so unless the server says otherwise."""
     server_version: str = ""
+    server_digest: str = ""
+    """Of how the server is started or reached and set up: two projects may each have another `web`."""
 
     def as_function(self) -> ChatCompletionFunctionToolParam:
         return {
@@ -223,6 +225,7 @@ class ToolBox:
         for server in self.servers.values():
             if server.name in hidden_servers or server.state == "failed":
                 continue
+            digest = _set_up(server, self._environ)
             for tool in server.tools:
                 if isinstance(server.target, ServerEntry) and not server.target.offers(tool.name):
                     continue
@@ -240,6 +243,7 @@ class ToolBox:
                         is_read_only=bool(hints and hints.read_only_hint),
                         is_open_world=not (hints and hints.open_world_hint is False),
                         server_version=server.version,
+                        server_digest=digest,
                     )
                 )
         return specs
@@ -499,6 +503,14 @@ def _own_settings(name: str, environ: Mapping[str, str]) -> dict[str, str]:
     """A server named X sees `MEMENTO_HOME` and `MEMENTO_X_…`, and no other variable of ours (keys stay here)."""
     prefix = f"MEMENTO_{name.upper().replace('-', '_')}_"
     return {key: value for key, value in environ.items() if key == "MEMENTO_HOME" or key.startswith(prefix)}
+
+
+def _set_up(server: _Server, environ: Mapping[str, str]) -> str:
+    """A digest of everything that decides what a server is and sees; keys are part of it, and cannot be read back."""
+    if isinstance(server.target, MCPServer):
+        return ""
+    told = [server.target.model_dump(), _own_settings(server.name, environ)]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 async def _list_tools(client: Client) -> list[Tool]:
