@@ -14,9 +14,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` would take a tenth of a session's start
     from typing import Any
 
-__all__ = ["list_files", "read_file", "write_file"]
+__all__ = ["changed", "list_files", "read_file", "write_file"]
 
 _MAX_LISTED = 500
+_MAX_LOOKED_AT = 2_000
+_MAX_CHANGED = 20
+_seen: dict[str, tuple[int, int]] = {}
+"""Size and time of change of each file when it was last looked at."""
 
 
 def write_file(path: str, content: str) -> dict[str, Any]:
@@ -58,3 +62,26 @@ def list_files(path: str) -> dict[str, Any]:
                 kind = "link" if stat.S_ISLNK(status.st_mode) else "file" if stat.S_ISREG(status.st_mode) else "special"
                 entries.append({"path": os.path.relpath(full, path), "bytes": status.st_size, "kind": kind})
     return {"entries": entries, "total": total}
+
+
+def changed(folder: str) -> list[dict[str, Any]]:
+    """Return the regular files of `folder` made or changed since the last call, the newest first.
+
+    At most `_MAX_CHANGED`. Hidden files and the session's tmp are left out.
+    """
+    found: list[tuple[int, str, int]] = []
+    looked_at = 0
+    for root, folders, names in os.walk(folder):
+        folders[:] = [each for each in folders if each[0] != "." and (root, each) != (folder, "tmp")]
+        for name in names:
+            looked_at += 1
+            if name[0] == "." or looked_at > _MAX_LOOKED_AT:
+                continue
+            status = os.lstat(os.path.join(root, name))
+            path = os.path.relpath(os.path.join(root, name), folder)
+            stamp = (status.st_size, status.st_mtime_ns)
+            if stat.S_ISREG(status.st_mode) and _seen.get(path) != stamp:
+                _seen[path] = stamp
+                found.append((status.st_mtime_ns, path, status.st_size))
+    found.sort(reverse=True)
+    return [{"path": path, "bytes": size} for _, path, size in found[:_MAX_CHANGED]]

@@ -10,6 +10,7 @@ A level is never believed by name. `find_sandbox` starts a session at each, stro
 Shared with the host at every level: the kernel. See the README for what that leaves open.
 """
 
+import errno
 import functools
 import importlib.resources
 import importlib.util
@@ -92,6 +93,21 @@ class Limits:
     file_bytes: int
     folder_bytes: int
     cpu_seconds: int
+
+    def hit_by(self, error: str, number: int | None, traceback: str) -> str | None:
+        """Name the limit that made code raise `error` (with errno `number`); None when it was none of these."""
+        mebibytes = 1 << 20
+        if error == "MemoryError" or number == errno.ENOMEM:
+            return f"memory limit of {self.process_memory_bytes // mebibytes} MiB for one process"
+        if (number == errno.EAGAIN and "fork" in traceback) or "can't start new thread" in traceback:
+            return f"limit of {self.processes} processes and threads"
+        if number == errno.EMFILE:
+            return f"limit of {self.open_files} open files"
+        if number == errno.EFBIG:
+            return f"limit of {self.file_bytes // mebibytes} MiB for one file"
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            return f"limit of {self.folder_bytes // mebibytes} MiB for the session's folder"
+        return None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ The tool layer: what a model may ask for and what it is told. Isolation is `sand
 """
 
 import base64
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,15 +19,18 @@ from pydantic import BaseModel, Field
 from pydantic_settings import SettingsConfigDict
 
 from memento_code.arithmetic import CannotCalculate, calculate
-from memento_code.file_tools import add_file_tools
-from memento_code.sandbox import Level, Limits
-from memento_code.session import DataTable, RaisedError, SessionLost
-from memento_code.sessions import Ran, SessionName, Sessions
-from memento_kit import Server, ServerSettings, serve, untrusted_result
+from memento_code.callers import Caller
+from memento_code.file_tools import add_file_tools, file_link
+from memento_code.sandbox import Level, Limits, Sandbox
+from memento_code.session import DataTable, MadeFile, RaisedError, SessionLost
+from memento_code.sessions import NoSuchSession, Ran, SessionName, Sessions
+from memento_kit import Server, ServerSettings, serve, strip_invisible, untrusted_result
 
 __all__ = ["Settings", "build_server", "main"]
 
 _MIB = 1 << 20
+_MAX_PROGRESS_CHARS = 200
+_SAVE_SECONDS = 10.0
 _GAPS = {
     "namespace": ["the kernel is shared with the host"],
     "landlock": [
@@ -70,6 +74,8 @@ class Settings(ServerSettings):
     """Sessions alive at once; for one more, the longest unused is ended."""
     idle_minutes: float = Field(default=30.0, gt=0)
     """A session unused for so long is ended."""
+    sessions_outlive_clients: bool = False
+    """Over HTTP: a client that connects anew with the same token may go on in its earlier sessions."""
     output_kilobytes: int = Field(default=64, ge=1)
     """What is kept of each output stream of a run: its beginning and its end."""
     max_value_chars: int = Field(default=20_000, ge=100)
@@ -91,7 +97,8 @@ class PythonResult(BaseModel):
     state: str = Field(
         description="kept: variables of earlier runs were there; new: a fresh session; lost: gone with this run"
     )
-    limit: str | None = Field(default=None, description="The limit that stopped the code")
+    files: list[MadeFile] | None = Field(default=None, description="Files the run made or changed, for read_file")
+    limit: str | None = Field(default=None, description="The limit that the code ran into")
     lost: str | None = Field(default=None, description="Why the variables of the session are gone")
     isolation: str
 
@@ -147,6 +154,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
             python=settings.python,
             max_sessions=settings.max_sessions,
             idle_seconds=settings.idle_minutes * 60,
+            outlive_clients=settings.sessions_outlive_clients,
             max_value_chars=settings.max_value_chars,
             output_bytes=settings.output_kilobytes * 1024,
         )
@@ -174,7 +182,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
     async def run_python(
         ctx: Context[Sessions],
         code: Annotated[str, Field(min_length=1, max_length=200_000, description="Python 3 code, any number of lines")],
-        session: SessionName = "default",
+        session: SessionName = None,
         timeout_seconds: Annotated[float | None, timeout_field] = None,
     ) -> Annotated[CallToolResult, PythonResult]:
         """Run Python code in a sandbox; returns what it printed and the value of its last line.
@@ -188,7 +196,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
     async def run_shell(
         ctx: Context[Sessions],
         command: Annotated[str, Field(min_length=1, max_length=50_000, description="Command line for /bin/sh")],
-        session: SessionName = "default",
+        session: SessionName = None,
         timeout_seconds: Annotated[float | None, timeout_field] = None,
     ) -> Annotated[CallToolResult, PythonResult]:
         """Run a shell command in the session's folder, in the same sandbox as its Python; `value` is the exit code."""
@@ -222,10 +230,14 @@ def build_server(settings: Settings) -> Server[Sessions]:
             read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
         ),
     )
-    async def reset_session(ctx: Context[Sessions], session: SessionName = "default") -> ResetResult:
+    async def reset_session(ctx: Context[Sessions], session: SessionName = None) -> ResetResult:
         """End a session: its variables, files and running processes are gone; the next run starts afresh."""
-        had = await ctx.request_context.lifespan_context.reset(session)
-        return ResetResult(session=session, had_variables=had)
+        caller = ctx.request_context.lifespan_context.caller(ctx)
+        try:
+            had = await ctx.request_context.lifespan_context.reset(caller, session)
+        except NoSuchSession as exc:
+            raise ToolError(str(exc)) from exc
+        return ResetResult(session=session or "default", had_variables=had)
 
     @server.tool(title="About the sandbox", annotations=ToolAnnotations(read_only_hint=True, open_world_hint=False))
     async def sandbox_info(ctx: Context[Sessions]) -> SandboxInfo:
@@ -250,7 +262,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
             },
             network="none" if sandbox.level != "none" else "the host's",
             python=sandbox.python,
-            sessions=sessions.names(),
+            sessions=sessions.names(sessions.caller(ctx)),
         )
 
     add_file_tools(server)
@@ -258,53 +270,109 @@ def build_server(settings: Settings) -> Server[Sessions]:
 
 
 async def _execute(
-    ctx: Context[Sessions], settings: Settings, session: str, request: dict[str, Any], timeout_seconds: float | None
+    ctx: Context[Sessions],
+    settings: Settings,
+    session: str | None,
+    request: dict[str, Any],
+    timeout_seconds: float | None,
 ) -> CallToolResult:
     sessions = ctx.request_context.lifespan_context
     sandbox = await sessions.sandbox()
+    caller = sessions.caller(ctx)
     limit = min(timeout_seconds or settings.timeout_seconds, settings.timeout_seconds)
-    try:
-        ran = await sessions.ask(session, request, timeout_seconds=limit)
-    except SessionLost as exc:
-        raise ToolError(f"No session could be had: {exc}.") from exc
-    result = _result(ran, session, sandbox.level)
-    answer = untrusted_result(result, text=_shown(result), source=f"code in session {session}", note=_note(ran, result))
+    refused: Exception | None = None
+    ran: Ran | None = None
+    async with anyio.create_task_group() as beside:
+        beside.start_soon(_tell_progress, ctx, sessions, caller, session or "default", limit)
+        try:
+            ran = await sessions.ask(caller, session, request, timeout_seconds=limit)
+        except (NoSuchSession, SessionLost) as exc:
+            refused = exc  # raised outside, or the task group would wrap it
+        beside.cancel_scope.cancel()
+    if ran is None:
+        raise ToolError(str(refused) if isinstance(refused, NoSuchSession) else f"No session could be had: {refused}.")
+    saved = await _save_long_output(sessions, caller, ran)
+    result = _result(ran, sandbox)
+    answer = untrusted_result(
+        result, text=_shown(result), source=f"code in session {ran.session}", note=_note(ran, result, saved)
+    )
     pictures = [
         ImageContent(data=base64.b64encode(image).decode(), mime_type="image/png") for image in ran.outcome.images
     ]
+    links = [file_link(ran.session, made) for made in ran.outcome.files]
     failed = result.error is not None or result.lost is not None or result.limit is not None
     failed = failed or ("shell" in request and result.value != "0")
-    return answer.model_copy(update={"content": [*answer.content, *pictures], "is_error": failed})
+    return answer.model_copy(update={"content": [*answer.content, *pictures, *links], "is_error": failed})
 
 
-def _result(ran: Ran, session: str, isolation: str) -> PythonResult:
+async def _tell_progress(
+    ctx: Context[Sessions], sessions: Sessions, caller: Caller, session: str, limit_seconds: float
+) -> None:
+    """Every second: how long it has been, and what the code printed last."""
+    for seconds in itertools.count(1):
+        await anyio.sleep(1)
+        line = strip_invisible(sessions.last_line(caller, session))
+        await ctx.report_progress(min(seconds, limit_seconds), limit_seconds, line[:_MAX_PROGRESS_CHARS] or "running")
+
+
+async def _save_long_output(sessions: Sessions, caller: Caller, ran: Ran) -> str | None:
+    """Put an output that is too long to show into a file of the session; returns a sentence that says where."""
+    said: list[str] = []
+    if ran.outcome.lost:
+        return None
+    for name, output in (("stdout", ran.outcome.stdout), ("stderr", ran.outcome.stderr)):
+        if not output.spooled:
+            continue
+        path = f".output/{name}.txt"
+        content = base64.b64encode(output.spooled).decode()
+        try:
+            kept = await sessions.ask(
+                caller, ran.session, {"do": "write_file", "arguments": [path, content]}, timeout_seconds=_SAVE_SECONDS
+            )
+        except (NoSuchSession, SessionLost):
+            return None
+        if kept.outcome.file is not None:
+            said.append(f"the first {len(output.spooled)} bytes of {name} are in {path}")
+    return "; ".join(said) or None
+
+
+def _result(ran: Ran, sandbox: Sandbox) -> PythonResult:
     outcome = ran.outcome
     state = "lost" if outcome.lost else "new" if ran.is_new else "kept"
+    error = outcome.error
+    limit = outcome.interrupted
+    if limit is None and error is not None:
+        limit = sandbox.limits.hit_by(error.name, outcome.errno, error.traceback)
     return PythonResult(
         value=outcome.value,
         stdout=outcome.stdout.text,
         stderr=outcome.stderr.text,
-        error=outcome.error,
+        error=error,
         tables=outcome.tables or None,
         pictures=len(outcome.images),
+        files=outcome.files or None,
         dropped_bytes=outcome.stdout.dropped_bytes + outcome.stderr.dropped_bytes,
         seconds=round(outcome.seconds, 3),
-        session=session,
+        session=ran.session,
         state=state,
-        limit=outcome.interrupted,
+        limit=limit,
         lost=outcome.lost or ran.lost_before,
-        isolation=isolation,
+        isolation=sandbox.level,
     )
 
 
-def _note(ran: Ran, result: PythonResult) -> str:
+def _note(ran: Ran, result: PythonResult, saved: str | None) -> str:
     said = [f"{result.seconds:g} s, isolation {result.isolation}, session {result.session!r} ({result.state})"]
     if ran.lost_before:
         said.append(f"the earlier variables of this session are gone: {ran.lost_before}")
-    if result.limit and not ran.outcome.lost:
+    if result.limit and result.limit != ran.outcome.interrupted:
+        said.append(f"the code ran into the {result.limit}")
+    elif result.limit and not ran.outcome.lost:
         said.append(f"the code was interrupted at its {result.limit}; the variables are still there")
     if ran.outcome.lost:
         said.append(f"the session has ended and its variables are lost: {ran.outcome.lost}")
+    if saved:
+        said.append(saved)
     return "; ".join(said) + "."
 
 

@@ -19,9 +19,9 @@ from typing import Any, Self
 
 import anyio
 from anyio.to_thread import run_sync
-from pydantic import Base64Bytes, BaseModel, ValidationError
+from pydantic import Base64Bytes, BaseModel, Field, ValidationError
 
-__all__ = ["DataTable", "Outcome", "Output", "RaisedError", "Session", "SessionLost"]
+__all__ = ["DataTable", "MadeFile", "Outcome", "Output", "RaisedError", "Session", "SessionLost"]
 
 _START_SECONDS = 20.0
 _INTERRUPT_GRACE_SECONDS = 2.0
@@ -30,6 +30,10 @@ _END_GRACE_SECONDS = 3.0
 _READ_BYTES = 1 << 16
 _MAX_ANSWER_BYTES = 32 << 20
 _MAX_IMAGES = 10
+_MAX_FILES = 20
+_LAST_LINE_BYTES = 400
+_SPOOLED_BYTES = 4 << 20
+"""How much of an overlong output is kept to be written into a file of the session."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LIMIT_SIGNALS = {"SIGXCPU": " (the limit of CPU time)", "SIGXFSZ": " (the limit of file size)"}
 _ENVIRONMENT = {
@@ -65,12 +69,21 @@ class DataTable(BaseModel):
     total_rows: int
 
 
+class MadeFile(BaseModel):
+    """A file in the session's folder."""
+
+    path: str = Field(max_length=1_000)
+    bytes: int
+
+
 @dataclass(frozen=True)
 class Output:
     """What was written to one stream: the beginning and the end, with the number of bytes left out between."""
 
     text: str = ""
     dropped_bytes: int = 0
+    spooled: bytes = b""
+    """When something was left out: the stream from its beginning, as far as it was kept."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +94,13 @@ class Outcome:
     stderr: Output
     value: str | None = None
     error: RaisedError | None = None
+    errno: int | None = None
+    """Of an `OSError` that the code raised."""
     images: list[bytes] = field(default_factory=list[bytes])
     """PNG files."""
     tables: list[DataTable] = field(default_factory=list[DataTable])
+    files: list[MadeFile] = field(default_factory=list["MadeFile"])
+    """What the code made or changed in its folder."""
     file: dict[str, Any] | None = None
     """What an operation on a file gave."""
     seconds: float = 0.0
@@ -96,8 +113,10 @@ class _Answer(BaseModel):
     call: str
     value: str | None = None
     error: RaisedError | None = None
+    errno: int | None = None
     images: list[Base64Bytes] = []
     tables: list[DataTable] = []
+    files: list[MadeFile] = []
     file: dict[str, Any] | None = None
 
 
@@ -109,9 +128,11 @@ class _Sink:
     _head: bytearray = field(default_factory=bytearray)
     _tail: bytearray = field(default_factory=bytearray)
     _total: int = 0
+    _spool: bytearray = field(default_factory=bytearray)
 
     def add(self, data: bytes) -> None:
         self._total += len(data)
+        self._spool += data[: max(0, _SPOOLED_BYTES - len(self._spool))]
         room = max(0, self.limit_bytes // 2 - len(self._head))
         self._head += data[:room]
         self._tail += data[room:]
@@ -124,7 +145,12 @@ class _Sink:
         head = bytes(self._head).decode("utf-8", "replace")
         if not dropped:
             return Output((bytes(self._head) + tail).decode("utf-8", "replace"))
-        return Output(f"{head}\n… {dropped} bytes left out …\n{tail.decode('utf-8', 'replace')}", dropped)
+        text = f"{head}\n… {dropped} bytes left out …\n{tail.decode('utf-8', 'replace')}"
+        return Output(text, dropped, bytes(self._spool))
+
+    def last_line(self) -> str:
+        end = bytes((self._tail or self._head)[-_LAST_LINE_BYTES:]).decode("utf-8", "replace").rstrip("\n")
+        return end.rpartition("\n")[2]
 
 
 class Session:
@@ -154,6 +180,7 @@ class Session:
         self._pipes: dict[str, int] = {}
         self._buffer = bytearray()
         self._lock = anyio.Lock()
+        self._stdout: _Sink | None = None
         self.is_running = False
         self.ended: str | None = None
         """Why the process is gone; None while it lives."""
@@ -197,6 +224,10 @@ class Session:
             lines = said.output().text.strip().splitlines()
             raise SessionLost(f"it did not start: {lines[-1] if lines else 'no reason given'}")
 
+    def last_line(self) -> str:
+        """What the running code printed last."""
+        return self._stdout.last_line() if self._stdout is not None else ""
+
     async def run(self, code: str, *, timeout_seconds: float) -> Outcome:
         """`ask` for code to be run."""
         return await self.ask({"code": code}, timeout_seconds=timeout_seconds)
@@ -222,6 +253,7 @@ class Session:
         call = secrets.token_hex(8)
         started = time.monotonic()
         sinks = {"stdout": _Sink(self._output_bytes), "stderr": _Sink(self._output_bytes)}
+        self._stdout = sinks["stdout"]
         try:
             answer, interrupted = await self._converse({"call": call, **request}, timeout_seconds, sinks)
         except anyio.get_cancelled_exc_class():
@@ -239,8 +271,10 @@ class Session:
             sinks["stderr"].output(),
             value=answer.value if answer else None,
             error=answer.error if answer else None,
+            errno=answer.errno if answer else None,
             images=_pictures(answer.images) if answer else [],
             tables=answer.tables if answer else [],
+            files=answer.files[:_MAX_FILES] if answer else [],
             file=answer.file if answer else None,
             seconds=time.monotonic() - started,
             interrupted=interrupted,

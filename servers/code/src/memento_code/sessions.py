@@ -1,7 +1,7 @@
-"""The sessions of one server: found by name, started when first used, bounded in number, ended when idle.
+"""The sessions of one server: found by caller and name, started when first used, bounded in number, ended when idle.
 
-Owns which session a run goes to and what a caller is told when variables were lost. How a session is isolated is
-`sandbox.py`'s, how one runs is `session.py`'s.
+Owns which session a run goes to and what a caller is told when variables were lost. Who asks is `callers.py`'s, how a
+session is isolated `sandbox.py`'s, how one runs `session.py`'s.
 """
 
 import logging
@@ -11,28 +11,39 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import anyio
+from mcp.server.mcpserver import Context
 from pydantic import Field
 
+from memento_code.callers import Caller, caller_of, new_handle
 from memento_code.sandbox import Level, Limits, NoSandbox, Sandbox, find_sandbox
 from memento_code.session import Outcome, Session, SessionLost
 from memento_kit import StartupError
 
-__all__ = ["Ran", "SessionName", "Sessions"]
+__all__ = ["NoSuchSession", "Ran", "SessionName", "Sessions"]
 
 logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.1
+_MAX_ENDED_KEPT = 1_000
 
 SessionName = Annotated[
-    str,
-    Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$", description="Name of a session; variables live on in it"),
+    Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")] | None,
+    Field(description="The session to go on in, as an earlier answer named it; leave out at first"),
 ]
+
+_Key = tuple[Caller, str]
+
+
+class NoSuchSession(Exception):
+    """The caller has no session of that name. Whether another caller has one is not told."""
 
 
 @dataclass(frozen=True)
 class Ran:
     """One run: how it ended, and whether it began without the variables of earlier runs."""
 
+    session: str
+    """What the caller passes to go on in it."""
     outcome: Outcome
     is_new: bool
     lost_before: str | None
@@ -59,6 +70,7 @@ class Sessions:
         python: Path | None,
         max_sessions: int,
         idle_seconds: float,
+        outlive_clients: bool,
         max_value_chars: int,
         output_bytes: int,
     ) -> None:
@@ -68,9 +80,10 @@ class Sessions:
         self._python = python
         self._max_sessions = max_sessions
         self._idle_seconds = idle_seconds
+        self._outlive_clients = outlive_clients
         self._max_value_chars = max_value_chars
         self._output_bytes = output_bytes
-        self._named: dict[str, _Named] = {}
+        self._named: dict[_Key, _Named] = {}
         self._sandbox: Sandbox | None = None
         self._found = anyio.Event()
 
@@ -106,36 +119,48 @@ class Sessions:
         assert self._sandbox is not None
         return self._sandbox
 
-    async def ask(self, name: str, request: dict[str, Any], *, timeout_seconds: float) -> Ran:
-        """Send a request of `worker.py` to the session called `name`, which is started when there is none.
+    def caller(self, ctx: Context[Any]) -> Caller:
+        """Whose sessions a request may go on in."""
+        return caller_of(ctx, outlives_client=self._outlive_clients)
+
+    async def ask(self, caller: Caller, name: str | None, request: dict[str, Any], *, timeout_seconds: float) -> Ran:
+        """Send a request of `worker.py` to the caller's session `name`, which is started when there is none.
 
         Raises:
+            NoSuchSession: sessions go by handles here, and this is none of the caller's.
             SessionLost: no session could be started.
         """
-        named = self._named.setdefault(name, _Named())
+        key = self._key(caller, name)
+        named = self._named.setdefault(key, _Named())
         async with named.lock:
             named.used_at = time.monotonic()
-            session, is_new, lost_before = await self._session(name, named)
+            session, is_new, lost_before = await self._session(key, named)
             outcome = await session.ask(request, timeout_seconds=timeout_seconds)
             named.used_at = time.monotonic()
-            return Ran(outcome, is_new, lost_before)
+            return Ran(key[1], outcome, is_new, lost_before)
 
-    async def reset(self, name: str) -> bool:
-        """End the session called `name`; False when there was none."""
-        named = self._named.pop(name, None)
+    def last_line(self, caller: Caller, name: str) -> str:
+        """What code that runs in this session printed last; empty when it printed nothing yet."""
+        named = self._named.get((caller, name))
+        return named.session.last_line() if named is not None and named.session is not None else ""
+
+    async def reset(self, caller: Caller, name: str | None) -> bool:
+        """End the caller's session `name`; False when there was none.
+
+        Raises:
+            NoSuchSession: sessions go by handles here, and this is none of the caller's.
+        """
+        if name is None and caller.shares_server:
+            raise NoSuchSession("Name the session to end, as an earlier answer named it.")
+        named = self._named.pop(self._key(caller, name), None)
         if named is None or named.session is None or named.session.ended is not None:
             return False
         await named.session.end("it was reset")
         return True
 
-    def names(self) -> list[str]:
-        """The sessions alive, the last used first."""
-        alive = [
-            (named.used_at, name)
-            for name, named in self._named.items()
-            if named.session is not None and named.session.ended is None
-        ]
-        return [name for _, name in sorted(alive, reverse=True)]
+    def names(self, caller: Caller) -> list[str]:
+        """The caller's sessions that live, the last used first."""
+        return [name for owner, name in self._alive() if owner == caller]
 
     async def close(self) -> None:
         """End all sessions, side by side."""
@@ -144,30 +169,56 @@ class Sessions:
                 if named.session is not None:
                     ending.start_soon(named.session.end, "the server stopped")
 
-    async def _session(self, name: str, named: _Named) -> tuple[Session, bool, str | None]:
+    def _key(self, caller: Caller, name: str | None) -> _Key:
+        if not caller.shares_server:
+            return caller, name or "default"
+        if name is None:
+            return caller, new_handle()
+        if (caller, name) not in self._named:
+            raise NoSuchSession(f"There is no session {name!r} of yours; leave `session` out to start one.")
+        return caller, name
+
+    def _alive(self) -> list[_Key]:
+        """The sessions of all callers, the last used first."""
+        alive = [
+            (named.used_at, key)
+            for key, named in self._named.items()
+            if named.session is not None and named.session.ended is None
+        ]
+        return [key for _, key in sorted(alive, key=lambda each: each[0], reverse=True)]
+
+    async def _session(self, key: _Key, named: _Named) -> tuple[Session, bool, str | None]:
         if named.session is not None and named.session.ended is None:
             return named.session, False, None
         lost = named.session.ended if named.session is not None else named.lost
         named.session, named.lost = None, None
-        await self._make_room(name)
+        await self._make_room(key)
         sandbox = await self.sandbox()
         named.session = await sandbox.start(max_value_chars=self._max_value_chars, output_bytes=self._output_bytes)
         return named.session, True, lost
 
-    async def _make_room(self, name: str) -> None:
-        """End the longest unused sessions until there is a place for one more.
+    async def _make_room(self, key: _Key) -> None:
+        """End the longest unused sessions until there is a place for one more: the caller's own before another's.
 
         Raises:
             SessionLost: all of them are running code.
         """
-        while len(alive := [other for other in self.names() if other != name]) >= self._max_sessions:
+        while len(alive := [other for other in self._alive() if other != key]) >= self._max_sessions:
             idle = [other for other in alive if not self._is_running(other)]
             if not idle:
                 raise SessionLost(f"all {self._max_sessions} sessions are busy; wait for one of them to end")
-            session = self._named[idle[-1]].session
+            own = [other for other in idle if other[0] == key[0]]
+            session = self._named[(own or idle)[-1]].session
             assert session is not None
             await session.end(f"its place was needed: at most {self._max_sessions} sessions live at once")
+        self._forget_some()
 
-    def _is_running(self, name: str) -> bool:
-        session = self._named[name].session
+    def _forget_some(self) -> None:
+        """Why a session was lost is kept for its next run, yet not for ever: handles would pile up."""
+        ended = [key for key, named in self._named.items() if named.session is not None and named.session.ended]
+        for key in ended[: max(0, len(ended) - _MAX_ENDED_KEPT)]:
+            del self._named[key]
+
+    def _is_running(self, key: _Key) -> bool:
+        session = self._named[key].session
         return session is not None and session.is_running

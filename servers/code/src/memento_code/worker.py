@@ -44,6 +44,7 @@ class _Worker:
         self._shown: list[object] = []
         self._requests = requests
         self._answers = answers
+        self._home = str(config["folder"])
         self._max_value_chars = int(config["max_value_chars"])
         self._waiting: deque[dict[str, Any]] = deque()
         self._arrived = threading.Semaphore(0)
@@ -71,6 +72,8 @@ class _Worker:
             request = self._waiting.popleft()
             answer = self._answer(request)
             self._running = None
+            with suppress(BaseException):  # the code may have laid out what cannot be listed
+                answer["files"] = self._files_since(request)
             with suppress(BaseException):  # the session may have closed or replaced them
                 sys.stdout.flush()
             with suppress(BaseException):
@@ -109,13 +112,19 @@ class _Worker:
                 return self._run_code(str(request["code"]))
             if "shell" in request:
                 return {"value": str(self._run_shell(str(request["shell"])))}
-            return {"file": getattr(self._folder, request["do"])(*request["arguments"])}
+            path, *rest = request["arguments"]
+            return {"file": getattr(self._folder, request["do"])(os.path.join(self._home, path), *rest)}
         except SystemExit as exc:
             if exc.code in (None, 0):
                 return {}
             return {"error": {"name": "SystemExit", "message": str(exc.code), "traceback": ""}}
         except BaseException as exc:  # noqa: BLE001  the process edge: whatever the code raises is its result
-            return {"error": self._error(exc)}
+            return {"error": self._error(exc), "errno": exc.errno if isinstance(exc, OSError) else None}
+
+    def _files_since(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """What this request made or changed; a file that the host wrote is known to it."""
+        changed = self._folder.changed(self._home)
+        return [] if "do" in request else changed
 
     def _run_code(self, code: str) -> dict[str, Any]:
         self._cells += 1
