@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memento.plan import FinalAnswer, Plan, PlanUnreadable, parse_planner_reply, ready_subtasks, strip_thinking
+from memento.dialects import strip_thinking
+from memento.plan import FinalAnswer, Plan, PlanUnreadable, parse_planner_reply, ready_subtasks
 
 PLAN = '{"plan": [{"id": 1, "description": "look"}, {"id": 2, "description": "add up", "depends_on": [1]}]}'
 

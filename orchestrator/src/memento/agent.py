@@ -5,13 +5,14 @@ model answers, where the record goes or how progress is drawn: those arrive as a
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import anyio
 
 from memento.budget import Budget, BudgetSpent, Limits
+from memento.dialects import strip_thinking
 from memento.events import (
     Answered,
     CasesRead,
@@ -37,9 +38,11 @@ from memento.memory import CaseMemory, MemoryUnavailable
 from memento.model import Message, Model, ModelError
 from memento.plan import FinalAnswer, Plan, PlanUnreadable, Subtask, parse_planner_reply, ready_subtasks
 from memento.prompts import (
+    OFFLINE_EXECUTOR,
     PLANNER,
     answer_now,
     case_message,
+    executor_task,
     experience,
     planner_task,
     repair,
@@ -139,6 +142,8 @@ class Agent:
     settings: Settings
     judge: Model | None = None
     cache: ToolCache | None = None
+    executors: Mapping[str, Model] = field(default_factory=dict[str, Model])
+    """By kind of subtask; what has another kind, or none, goes to `executor`."""
 
     async def run(
         self,
@@ -262,6 +267,8 @@ class Agent:
 
             run.record.when_live(start_clock)
             try:
+                if self.settings.mode != "planner":
+                    return await self._execute_alone(run)
                 final = await self._plan_and_execute(run)
                 if final is not None:
                     return self._answered(run, final)
@@ -279,9 +286,10 @@ class Agent:
         """Up to `max_plans` cycles; `None` when they are used up."""
         specs = run.executor.specs
         limits = [f"{self.settings.max_plans} plans", *run.budget.words(), f"{self.settings.max_seconds:g} s"]
+        task = planner_task(run.question, run.files, run.folders, specs, limits, [*self.executors])
         run.messages = [
             {"role": "system", "content": PLANNER},
-            {"role": "user", "content": planner_task(run.question, run.files, run.folders, specs, limits)},
+            {"role": "user", "content": task},
         ]
         fruitless: list[Plan] = []
         for cycle in range(1, self.settings.max_plans + 1):
@@ -303,6 +311,23 @@ class Agent:
             if len(fruitless) >= _MAX_FRUITLESS_PLANS:
                 raise _Fruitless(f"{len(fruitless)} plans in a row led nowhere")
         return None
+
+    async def _execute_alone(self, run: _Run) -> Answered:
+        """The paper's ablations without a planner: one executor is given the question itself (Table 5)."""
+        if self.settings.mode == "offline-executor":
+            task = executor_task(run.question, run.files, run.folders, [], run.question)
+            messages: list[Message] = [{"role": "user", "content": f"{task}\n\n{OFFLINE_EXECUTOR}"}]
+            reply = await run.record.ask(self.executor, messages, role="executor", cycle=1, turn=1)
+            answer = strip_thinking(reply.text)
+            return Answered(answer=answer or None, reason="" if answer else reply.refusal or "the reply was empty")
+        run.cycle = 1
+        plan = Plan(subtasks=[Subtask(id="1", description=run.question)])
+        run.record.emit(PlanMade(cycle=1, plan=plan))
+        await self._execute(run, plan)
+        (result,) = _close_plan(run)
+        if result.status != "done":
+            return Answered(answer=None, reason=result.text)
+        return Answered(answer=result.text, sources=list(dict.fromkeys(result.sources)))
 
     async def _read_cases(self, run: _Run, query: str, subtask_id: str | None = None) -> CasesRead:
         known = run.record.cases_read(run.cycle, subtask_id)
@@ -362,7 +387,12 @@ class Agent:
         run.messages.append(reply.message)
         if reply.refusal and not reply.text:
             raise PlanUnreadable(f"The planner refused: {reply.refusal}")
-        return parse_planner_reply(reply.text, run.done)
+        try:
+            return parse_planner_reply(reply.text, run.done)
+        except PlanUnreadable as exc:
+            if reply.finish_reason != "length":
+                raise
+            raise PlanUnreadable(f"It was cut off at the limit on a reply's length; write less. {exc}") from exc
 
     def _answered(self, run: _Run, final: FinalAnswer, *, reason: str = "", forced: bool = False) -> Answered:
         run.cited.update(dict.fromkeys(final.cases_used))
@@ -416,7 +446,8 @@ class Agent:
         ]
         before = await self._experience(run, subtask) if self.settings.memory_per_subtask else []
         try:
-            report = await run.executor.run(
+            executor = replace(run.executor, model=self.executors.get(subtask.kind or "", run.executor.model))
+            report = await executor.run(
                 question=run.question,
                 files=run.files,
                 folders=run.folders,

@@ -114,6 +114,14 @@ class Budget:
         for budget in self.chain():
             budget.tool_calls -= 1
 
+    def spend(self, cost_usd: float) -> None:
+        """Add what a tool said that it cost."""
+        for budget in self.chain() if cost_usd else ():
+            known = budget.usage.cost_usd
+            cost = None if known is None else known + cost_usd
+            budget.usage = budget.usage.model_copy(update={"cost_usd": cost})
+            budget.known_cost_usd += cost_usd
+
     def add(self, usage: Usage) -> None:
         """Add what a model call used."""
         self.usage = add_usage(self.usage, usage)

@@ -56,8 +56,16 @@ class Usage(BaseModel):
     output_tokens: int | None = None
     cached_tokens: int | None = None
     """Part of `input_tokens` that the server took from its prompt cache."""
+    reasoning_tokens: int | None = None
+    """Part of `output_tokens` that the model thought with, where the server tells."""
+    audio_tokens: int | None = None
+    """Part of `input_tokens` and `output_tokens` that were sound, where the server tells."""
+    image_tokens: int | None = None
+    """Part of `input_tokens` that were images, where the server tells."""
     cost_usd: float | None = None
     """`None` when nobody knows the price of this model."""
+    is_estimated: bool = False
+    """The server told no tokens: they were counted here, about."""
 
 
 class RunStarted(_Event):
@@ -189,6 +197,8 @@ class ToolReturned(_Event):
     """Images and other parts that are no text."""
     cached: bool = False
     """Answered from an earlier call, of this run or another."""
+    cost_usd: float = 0.0
+    """What the server says that the call cost; a server that says nothing is taken to be free."""
 
 
 class SubtaskDone(_Event):

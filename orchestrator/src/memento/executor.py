@@ -16,11 +16,21 @@ import anyio.to_thread
 from memento.arguments import BadArguments, read_arguments
 from memento.budget import BudgetSpent
 from memento.context import trimmed
+from memento.dialects import strip_thinking
 from memento.events import Nudged, StoredFile, ToolCalled, ToolReturned
 from memento.guards import CallSeen, LoopGuard
 from memento.model import Message, Model, Reply, ToolRequest
-from memento.plan import Subtask, strip_thinking
-from memento.prompts import EXECUTOR, LAST_TURN, empty_reply, executor_task, loop_nudge, nearly_spent, refusal_nudge
+from memento.plan import Subtask
+from memento.prompts import (
+    EXECUTOR,
+    LAST_TURN,
+    cut_reply,
+    empty_reply,
+    executor_task,
+    loop_nudge,
+    nearly_spent,
+    refusal_nudge,
+)
 from memento.record import RunRecord
 from memento.results import READ_RESULT, Given, ResultStore
 from memento.tool_cache import ToolCache
@@ -132,14 +142,15 @@ class Executor:
                     return stopped
                 continue
             text = strip_thinking(reply.text)
-            if text and not reply.refusal:
+            is_cut = reply.finish_reason == "length" and not last and not said_nothing
+            if text and not reply.refusal and not is_cut:
                 return memory.report(text)
             if said_nothing:
                 if reply.refusal:
                     return memory.report(f"the model refused: {reply.refusal}", failed=True, lesson="the model refused")
                 break
             said_nothing = True
-            memory.say(refusal_nudge() if reply.refusal else empty_reply())
+            memory.say(refusal_nudge() if reply.refusal else cut_reply() if is_cut else empty_reply())
             if reply.refusal:
                 self._nudged(memory, f"refused: {reply.refusal}")
         return memory.report("the model gave no result for this subtask", failed=True, lesson="no result was given")
@@ -269,7 +280,9 @@ class Executor:
                 stored_as=given.stored_as,
                 files=list(given.files),
                 cached=outcome.cached,
+                cost_usd=0.0 if outcome.cached else outcome.cost_usd,
             )
+            self.record.budget.spend(returned.cost_usd)
             self.record.emit(returned)
         if not returned.is_error and request.name != READ_RESULT and isinstance(arguments, dict):
             memory.sources.update(dict.fromkeys(_sources(arguments)))

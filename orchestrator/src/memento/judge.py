@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from memento.dialects import strip_thinking
 from memento.model import Message
-from memento.plan import strip_thinking
 
 __all__ = ["Verdict", "judge_question", "read_verdict"]
 

@@ -1,22 +1,26 @@
 """The one way to a model: an OpenAI-compatible Chat Completions endpoint, and what can be wrong with its reply.
 
 Owns the client, the retries, the reading of replies (some servers answer 200 with an error page, without
-choices, with arguments as an object …: guides/code_llm_scale.md §B1) and the usage of each call. It does not
-know what is asked, nor why.
+choices, with arguments as an object …: guides/code_llm_scale.md §B1) and the usage of each call. How endpoints
+differ is `dialects`' business. It does not know what is asked, nor why.
 """
 
 import json
+import logging
+import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import openai
 from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionFunctionToolParam
 
+from memento.dialects import Dialect, adapted, learned, text_calls
 from memento.events import Usage
 from memento.prices import price_usd
+from memento.tokens import TokenEstimator
 
 __all__ = [
     "Message",
@@ -35,6 +39,11 @@ Message = dict[str, Any]
 that the server wants back (guides/code_llm_scale.md §B1)."""
 
 _MAX_QUOTED_CHARS = 300
+_MAX_LESSONS = 5
+"""Refusals of one request from which something is learned."""
+_FILTERED = "the provider's content filter stopped the reply"
+
+logger = logging.getLogger(__name__)
 
 
 class ModelError(Exception):
@@ -86,7 +95,9 @@ class Model:
     seed: int | None = None
     is_free: bool = False
     """Costs nothing by construction: the built-in stand-in."""
-    _limit_parameter: str = field(default="max_completion_tokens", init=False)
+    dialect: Dialect = field(default_factory=Dialect)
+    """What the endpoint takes; learns from what it refuses."""
+    estimator: TokenEstimator = field(default_factory=TokenEstimator)
 
     async def complete(
         self,
@@ -114,29 +125,30 @@ class Model:
             "temperature": self.temperature,
             "reasoning_effort": self.reasoning_effort,
             "seed": self.seed,
-            self._limit_parameter: self.max_output_tokens,
+            "max_completion_tokens": self.max_output_tokens,
         }
         request.update({key: value for key, value in optional.items() if value is not None})
         started = time.monotonic()
         completion = await self._send(request)
-        return self._read(completion, time.monotonic() - started)
+        reply = self._read(completion, time.monotonic() - started, [t["function"]["name"] for t in tools if use_tools])
+        return replace(reply, usage=self._counted(reply, messages, tools))
 
     async def _send(self, request: dict[str, Any]) -> ChatCompletion:
+        """Send a request in the endpoint's dialect; what a refusal teaches is remembered, and it is sent once more."""
+        for _ in range(_MAX_LESSONS):
+            put = adapted(request, self.dialect)
+            try:
+                return await self._create(put)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
+                taught = learned(self.dialect, str(exc), put)
+                if taught is None:
+                    raise self._refused(exc) from exc
+                logger.info("%s at %s: %s", self.name, self.client.base_url, taught)
+                self.dialect = taught
+        put = adapted(request, self.dialect)
         try:
-            return await self._create(request)
-        except openai.BadRequestError as exc:
-            other = {"max_completion_tokens": "max_tokens", "max_tokens": "max_completion_tokens"}[
-                self._limit_parameter
-            ]
-            if self._limit_parameter not in request or self._limit_parameter not in str(exc):
-                raise self._refused(exc) from exc
-            # Older servers know only max_tokens, OpenAI's reasoning models only the other (defect 15): the server
-            # has just told us which, so it is asked once more and the answer remembered.
-            request[other] = request.pop(self._limit_parameter)
-            self._limit_parameter = other
-        try:
-            return await self._create(request)
-        except openai.BadRequestError as exc:
+            return await self._create(put)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
             raise self._refused(exc) from exc
 
     async def _create(self, request: dict[str, Any]) -> ChatCompletion:
@@ -152,7 +164,7 @@ class Model:
             raise ModelUnavailable(f"{where} says too many requests or no quota (429): {_line(exc)}") from exc
         except openai.InternalServerError as exc:
             raise ModelUnavailable(f"{where} failed with HTTP {exc.status_code}: {_line(exc)}") from exc
-        except openai.BadRequestError:
+        except (openai.BadRequestError, openai.UnprocessableEntityError):
             raise  # `_send` looks at it first
         except openai.APIStatusError as exc:
             raise self._refused(exc) from exc
@@ -170,7 +182,7 @@ class Model:
             f"{self.name} at {self.client.base_url} refused the request (HTTP {exc.status_code}): {_line(exc)}.{hint}"
         )
 
-    def _read(self, completion: ChatCompletion, seconds: float) -> Reply:
+    def _read(self, completion: ChatCompletion, seconds: float, offered: Collection[str]) -> Reply:
         # Typed as a completion, but the SDK returns what came: a str for an HTML page, choices=None for {"error": …}.
         choices: Any = getattr(completion, "choices", None)
         choice: Any = cast(list[Any], choices)[0] if isinstance(choices, list) and choices else None
@@ -183,18 +195,60 @@ class Model:
         # warnings=False: what a server sends need not fit the SDK's types, and is read below with care.
         message = cast(Message, written.model_dump(exclude_none=True, warnings=False))
         finish_reason = _text_or_none(getattr(choice, "finish_reason", None))
+        if offered and not message.get("tool_calls"):
+            _take_text_calls(message, offered)
         return read_message(message, finish_reason, self._usage(completion), seconds)
 
     def _usage(self, completion: ChatCompletion) -> Usage:
         told: Any = getattr(completion, "usage", None)
-        details: Any = getattr(told, "prompt_tokens_details", None)
-        usage = Usage(
-            input_tokens=_count(getattr(told, "prompt_tokens", None)),
-            output_tokens=_count(getattr(told, "completion_tokens", None)),
-            cached_tokens=None if told is None else _count(getattr(details, "cached_tokens", None)) or 0,
+        prompt: Any = getattr(told, "prompt_tokens_details", None)
+        written: Any = getattr(told, "completion_tokens_details", None)
+        sound = [_count(getattr(details, "audio_tokens", None)) for details in (prompt, written)]
+        return self._priced(
+            Usage(
+                input_tokens=_count(getattr(told, "prompt_tokens", None)),
+                output_tokens=_count(getattr(told, "completion_tokens", None)),
+                cached_tokens=None if told is None else _count(getattr(prompt, "cached_tokens", None)) or 0,
+                reasoning_tokens=_count(getattr(written, "reasoning_tokens", None)),
+                audio_tokens=None if sound == [None, None] else sum(filter(None, sound)),
+                image_tokens=_count(getattr(prompt, "image_tokens", None)),
+            )
         )
+
+    def _counted(
+        self, reply: Reply, messages: Sequence[Message], tools: Sequence[ChatCompletionFunctionToolParam]
+    ) -> Usage:
+        """The usage that the server told, or our own count of it, marked; a count is corrected by what is told."""
+        usage, counted = reply.usage, self.estimator.input_tokens(messages, tools)
+        if usage.input_tokens is not None and usage.output_tokens is not None:
+            self.estimator.learn(counted, usage.input_tokens)
+            return usage
+        estimated = usage.model_copy(
+            update={
+                "input_tokens": counted if usage.input_tokens is None else usage.input_tokens,
+                "output_tokens": self.estimator.output_tokens(reply.message)
+                if usage.output_tokens is None
+                else usage.output_tokens,
+                "cached_tokens": usage.cached_tokens or 0,
+                "is_estimated": True,
+            }
+        )
+        return self._priced(estimated)
+
+    def _priced(self, usage: Usage) -> Usage:
         cost = 0.0 if self.is_free else price_usd(self.name, str(self.client.base_url), usage)
         return usage.model_copy(update={"cost_usd": cost})
+
+
+def _take_text_calls(message: Message, offered: Collection[str]) -> None:
+    """Tool calls that were written as text become calls of the message, whose text stays as it came."""
+    content = message.get("content")
+    calls = text_calls(content, offered) if isinstance(content, str) else []
+    if calls:
+        message["tool_calls"] = [
+            {"id": f"call_{secrets.token_hex(4)}", "type": "function", "function": {"name": name, "arguments": written}}
+            for name, written in calls
+        ]
 
 
 def read_message(message: Message, finish_reason: str | None, usage: Usage, seconds: float) -> Reply:
@@ -220,7 +274,7 @@ def read_message(message: Message, finish_reason: str | None, usage: Usage, seco
         finish_reason=finish_reason,
         usage=usage,
         seconds=seconds,
-        refusal=_text_or_none(message.get("refusal")),
+        refusal=_text_or_none(message.get("refusal")) or (_FILTERED if finish_reason == "content_filter" else None),
     )
 
 

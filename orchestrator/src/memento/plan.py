@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from memento.dialects import strip_thinking
+
 __all__ = [
     "FinalAnswer",
     "Plan",
@@ -18,13 +20,10 @@ __all__ = [
     "Subtask",
     "parse_planner_reply",
     "ready_subtasks",
-    "strip_thinking",
 ]
 
 _MAX_SUBTASKS = 24
 _FINAL_ANSWER = re.compile(r"^\s*\**\s*FINAL\s+ANSWER\s*\**\s*:\s*\**", re.IGNORECASE | re.MULTILINE)
-_THINKING = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_THINKING_CLOSED_ONLY = re.compile(r"^.*?</(?:think|thinking|reasoning)>", re.DOTALL | re.IGNORECASE)
 
 
 class PlanUnreadable(Exception):
@@ -39,6 +38,8 @@ class Subtask(BaseModel):
     id: str
     description: str = Field(min_length=1)
     depends_on: list[str] = []
+    kind: str | None = None
+    """What kind of work it is, where the operator has a model for each."""
     builds_on: list[str] = []
     """Labels of results of earlier plans, such as `1.2`, that the planner named in `depends_on`."""
 
@@ -71,12 +72,6 @@ class FinalAnswer(BaseModel):
     answer: str
     sources: list[str] = []
     cases_used: list[str] = []
-
-
-def strip_thinking(text: str) -> str:
-    """Remove a reasoning model's `<think>` blocks, also one whose opening tag the server kept for itself."""
-    text = _THINKING.sub("", text)
-    return _THINKING_CLOSED_ONLY.sub("", text, count=1).strip()
 
 
 def parse_planner_reply(reply: str, done: Collection[str] = ()) -> Plan | FinalAnswer:

@@ -47,7 +47,11 @@ def add_usage(first: Usage, second: Usage) -> Usage:
         input_tokens=_add(first.input_tokens, second.input_tokens),
         output_tokens=_add(first.output_tokens, second.output_tokens),
         cached_tokens=_add(first.cached_tokens, second.cached_tokens),
+        reasoning_tokens=_add_told(first.reasoning_tokens, second.reasoning_tokens),
+        audio_tokens=_add_told(first.audio_tokens, second.audio_tokens),
+        image_tokens=_add_told(first.image_tokens, second.image_tokens),
         cost_usd=_add(first.cost_usd, second.cost_usd),
+        is_estimated=first.is_estimated or second.is_estimated,
     )
 
 
@@ -56,3 +60,8 @@ _Number = TypeVar("_Number", int, float)
 
 def _add(a: _Number | None, b: _Number | None) -> _Number | None:
     return None if a is None or b is None else a + b
+
+
+def _add_told(a: int | None, b: int | None) -> int | None:
+    """A part that most servers do not tell apart: what was told is summed."""
+    return None if a is None and b is None else (a or 0) + (b or 0)

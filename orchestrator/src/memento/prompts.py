@@ -15,9 +15,11 @@ from memento.toolbox import ToolSpec
 __all__ = [
     "EXECUTOR",
     "LAST_TURN",
+    "OFFLINE_EXECUTOR",
     "PLANNER",
     "answer_now",
     "case_message",
+    "cut_reply",
     "empty_reply",
     "executor_task",
     "experience",
@@ -67,14 +69,24 @@ LAST_TURN = (
 )
 
 
+OFFLINE_EXECUTOR = (
+    "Answer it from what you know, as short as can be: a number, a name, or a comma-separated list, and nothing else."
+)
+
+
 def planner_task(
     question: str,
     files: Sequence[str],
     folders: Sequence[str],
     tools: Sequence[ToolSpec],
     limits: Sequence[str] = (),
+    kinds: Sequence[str] = (),
 ) -> str:
-    """The first message to the planner: the question and what there is to work with, `limits` included."""
+    """The first message to the planner: the question and what there is to work with, `limits` included.
+
+    Args:
+        kinds: kinds of subtask that have a model of their own.
+    """
     lines = [f"Question: {question}"]
     if files:
         lines += ["", "Attached files:", *(f"- {file}" for file in files)]
@@ -82,6 +94,8 @@ def planner_task(
         lines += ["", "Folders to search:", *(f"- {folder}" for folder in folders)]
     lines += ["", "The assistant's tools:"]
     lines += [f"- {tool.name}: {_first_sentence(tool.description)}" for tool in tools]
+    if kinds:
+        lines += ["", f'Give each subtask that is of one of these kinds a "kind": {", ".join(kinds)}.']
     if limits:
         lines += ["", f"Limits of the whole work: {', '.join(limits)}."]
     return "\n".join(lines)
@@ -196,6 +210,11 @@ def same_plan() -> str:
         "This plan was carried out already, and no subtask of it was done. Give a plan that goes another way, or the "
         "final answer as far as the results support one."
     )
+
+
+def cut_reply() -> str:
+    """For an executor whose reply reached the limit on its length."""
+    return "Your reply was cut off at the limit on its length. Reply again with the result alone, much shorter."
 
 
 def empty_reply() -> str:

@@ -68,8 +68,9 @@ class RunRecord:
                 budget.add(event.usage)
             elif isinstance(event, ToolCalled):
                 budget.tool_calls += 1
-            elif isinstance(event, ToolReturned) and event.cached:
-                budget.tool_calls -= 1
+            elif isinstance(event, ToolReturned):
+                budget.spend(event.cost_usd)
+                budget.tool_calls -= event.cached
         if any(isinstance(event, Answered) for event in earlier) and self.answered is None:
             self.half_case = next((event.case_id for event in earlier if isinstance(event, CaseWritten)), None)
 

@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 
 from memento.agent import Agent, RunResult
 from memento.budget import Budget, Limits
+from memento.dialects import parse_dialect
 from memento.events import Emit, Event, OutcomeRecorded, Record, RunStarted, ServerStateChanged
 from memento.executor import MayRepeat, never_repeat
 from memento.journal import Journal, RunLog, RunNotFound, elapsed_seconds
@@ -228,6 +229,10 @@ async def open_session(
         ServerListError: mcp.json is wrong.
     """
     choice = choose_models(settings)
+    try:
+        dialect = parse_dialect(settings.dialect)
+    except ValueError as exc:
+        raise ConfigError(f"MEMENTO_DIALECT cannot be used: {exc}.") from exc
     check_home(settings.home)
     journal = Journal(settings.home)
     if choice.is_offline and seed is None:
@@ -247,16 +252,20 @@ async def open_session(
             )
         )
 
-        def model(name: str) -> Model:
+        def model(name: str, temperature: float | None = None, reasoning_effort: str | None = None) -> Model:
             return Model(
                 client,
                 name,
-                temperature=settings.temperature,
-                reasoning_effort=settings.reasoning_effort,
+                temperature=settings.temperature if temperature is None else temperature,
+                reasoning_effort=reasoning_effort or settings.reasoning_effort,
                 max_output_tokens=settings.max_output_tokens,
                 seed=seed,
                 is_free=choice.is_offline,
+                dialect=dialect,
             )
+
+        def executor(name: str) -> Model:
+            return model(name, settings.executor_temperature, settings.executor_reasoning_effort)
 
         toolbox = await stack.enter_async_context(
             open_toolbox(
@@ -279,8 +288,9 @@ async def open_session(
             outbox=settings.home / "outbox",
         )
         agent = Agent(
-            planner=model(choice.planner),
-            executor=model(choice.executor),
+            planner=model(choice.planner, settings.planner_temperature, settings.planner_reasoning_effort),
+            executor=executor(choice.executor),
+            executors={kind: executor(name) for kind, name in (settings.executor_models or {}).items()},
             toolbox=toolbox,
             memory=memory,
             settings=settings,

@@ -45,6 +45,20 @@ class Settings(ServerSettings):
     """Reasoning effort for models that take one; unset leaves it to the server."""
     max_output_tokens: int | None = Field(default=None, ge=1)
     """Limit on one reply; unset leaves it to the server."""
+    planner_temperature: float | None = Field(default=None, ge=0, le=2)
+    """The planner's own temperature."""
+    planner_reasoning_effort: str | None = None
+    """The planner's own reasoning effort: low makes it the paper's fast planner, high its slow one."""
+    executor_temperature: float | None = Field(default=None, ge=0, le=2)
+    """The executor's own temperature."""
+    executor_reasoning_effort: str | None = None
+    """The executor's own reasoning effort."""
+    executor_models: dict[str, str] | None = None
+    """JSON: kind of subtask to the model that does it, such as {"code": "qwen3-coder"}; the planner names the kind."""
+    dialect: str = ""
+    """What the endpoint takes, where it does not tell by itself, such as `system_role=user,native_tools=false`."""
+    mode: Literal["planner", "online-executor", "offline-executor"] = "planner"
+    """The paper's ablations: online-executor leaves out the planner and its memory, offline-executor the tools too."""
     model_timeout_seconds: float = Field(default=120.0, gt=0)
     """How long one model call may take."""
     model_retries: int = Field(default=2, ge=0, le=10)

@@ -180,7 +180,8 @@ def cost_text(usage: Usage) -> str:
         money += f" by {price_source()}"
     if usage.input_tokens is None or usage.output_tokens is None:
         return f"{money} (tokens unknown)"
-    return f"{money} ({usage.input_tokens:,} + {usage.output_tokens:,} tokens)"
+    about = "about " if usage.is_estimated else ""
+    return f"{money} ({about}{usage.input_tokens:,} + {usage.output_tokens:,} tokens)"
 
 
 def _shown(arguments: dict[str, Any] | str) -> str:

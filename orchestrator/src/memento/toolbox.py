@@ -56,6 +56,7 @@ __all__ = [
 _CONNECTION_CLOSED = -32000
 _REQUEST_TIMEOUT = -32001
 _SEPARATOR = "__"
+_COST_KEY = "memento/cost_usd"
 _MAX_NAME_CHARS = 64
 _LOG_TAIL_BYTES = 4_000
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -122,6 +123,8 @@ class ToolOutcome:
     files: tuple[FilePart, ...] = ()
     cached: bool = False
     """It is the answer to an earlier call."""
+    cost_usd: float = 0.0
+    """What the server says that the call cost, in the result's `_meta` under `memento/cost_usd`."""
     may_be_kept: bool = True
     """It is the tool's own answer; a server that was lost or too slow is not."""
 
@@ -450,7 +453,15 @@ def read_result(result: CallToolResult) -> ToolOutcome:
     structured = result.structured_content
     if structured is not None and not texts:
         texts.append(json.dumps(structured, ensure_ascii=False))
-    return ToolOutcome("\n".join(texts), result.is_error or False, structured, tuple(files))
+    return ToolOutcome(
+        "\n".join(texts), result.is_error or False, structured, tuple(files), cost_usd=told_cost_usd(result)
+    )
+
+
+def told_cost_usd(result: CallToolResult) -> float:
+    """What a server says that a call cost; 0 where it says nothing that can be read."""
+    cost: object = (result.meta or {}).get(_COST_KEY)
+    return float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0 else 0.0
 
 
 def _decoded(data: str) -> bytes:
