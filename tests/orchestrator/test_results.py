@@ -254,3 +254,24 @@ async def test_images_reach_a_model_that_takes_them_after_the_results_of_their_t
     assert play.model.sent[2]["messages"][-1]["role"] == "tool"
     assert "stored as results/" in play.model.sent[2]["messages"][-1]["content"]
     assert READ_RESULT in str(play.model.sent[2]["tools"])
+
+
+@pytest.mark.anyio
+async def test_images_that_a_provider_would_refuse_are_named_and_not_shown(tmp_path: Path) -> None:
+    server: MCPServer[Any] = MCPServer("draw")
+
+    @server.tool()
+    def charts(count: int, size_bytes: int) -> CallToolResult:
+        """Draw."""
+        image = ImageContent(data=base64.b64encode(PIXEL.ljust(size_bytes, b"\0")).decode(), mime_type="image/png")
+        return CallToolResult(content=[image] * count)
+
+    asked = [{"count": 1, "size_bytes": 3_500_001}, {"count": 9, "size_bytes": 99}]
+    batch = calls(*[("draw__charts", arguments) for arguments in asked])
+    script = [plans("x"), batch, says("r"), answers("a")]
+    async with scene(tmp_path, script, servers={"draw": server}, executor_images=True) as play:
+        await play.run()
+    large, _, shown = play.model.sent[2]["messages"][-3:]
+    assert "3,500,001 bytes, stored as results/1.1.1.0-draw__charts-1.png" in large["content"]
+    names = [part["text"] for part in shown["content"] if part["type"] == "text"]
+    assert names == [f"results/1.1.1.1-draw__charts-{number}.png:" for number in range(1, 9)]

@@ -41,6 +41,10 @@ __all__ = ["Executor", "MayRepeat", "SubtaskReport", "never_repeat"]
 
 _SOURCE_ARGUMENTS = ("source", "url", "path", "file")
 _SHOWN_IMAGES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+_MAX_SHOWN_BYTES = 3_500_000
+"""Of an image: the strictest provider takes 5 MB of base64. A larger one is stored and named like any file."""
+_MAX_SHOWN_IMAGES = 8
+"""Of one turn."""
 _MAX_COMPARED_CHARS = 1_000
 """Of a result, when two are compared: what is cut further on names the call it came from."""
 
@@ -200,14 +204,16 @@ class Executor:
 
         async def one(index: int, request: ToolRequest) -> None:
             seen[index], files = await self._call_tool(memory, index, request)
-            images[index] = [file for file in files if file.mime_type in _SHOWN_IMAGES]
+            images[index] = [
+                file for file in files if file.mime_type in _SHOWN_IMAGES and file.size_bytes <= _MAX_SHOWN_BYTES
+            ]
 
         async with anyio.create_task_group() as group:
             for index, request in enumerate(reply.tool_requests):
                 group.start_soon(one, index, request)
         for index, request in enumerate(reply.tool_requests):
             memory.messages.append({"role": "tool", "tool_call_id": request.id, "content": _told(seen[index])})
-        shown = [file for _, files in sorted(images.items()) for file in files]
+        shown = [file for _, files in sorted(images.items()) for file in files][:_MAX_SHOWN_IMAGES]
         if shown and self.accepts_images:
             memory.messages.append({"role": "user", "content": await self._image_parts(shown)})
         verdict = memory.guard.turn(

@@ -169,7 +169,7 @@ class ResultStore:
         found: list[str] = []
         last_end = -1
         try:
-            for match in compiled.finditer(text, timeout=_PATTERN_SECONDS):
+            for match in compiled.finditer(text, timeout=_PATTERN_SECONDS, concurrent=True):
                 start = max(0, match.start() - _MATCH_CONTEXT_CHARS)
                 if start < last_end:
                     continue
