@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -210,11 +211,22 @@ def test_doctor_says_the_three_ways_when_there_is_no_model(memento: Memento) -> 
 
 
 def test_tools_lists_what_the_executor_is_offered_and_why_a_server_is_missing(memento: Memento) -> None:
-    path = config(memento.folder, casebank=CASEBANK, documents=DOCUMENTS, gone={"command": "no-such-command"})
+    documents = {**DOCUMENTS, "denyTools": ["query_*"]}
+    gone, off = {"command": "no-such-command"}, {"command": "x", "disabled": True}
+    path = config(memento.folder, casebank=CASEBANK, documents=documents, gone=gone, off=off)
     told = json.loads(memento.run("tools", "--config", path, "--json").stdout)
-    assert {tool["name"] for tool in told["tools"]} >= {"documents__read_document", "documents__query_table"}
+    names = {tool["name"] for tool in told["tools"]}
+    assert "documents__read_document" in names
+    assert "documents__query_table" not in names
     assert not any(tool["name"].startswith("casebank") for tool in told["tools"])
-    assert list(told["missing"]) == ["gone"]
+    assert list(told["missing"]) == ["gone", "off"]
+    states = {name: (server["state"], server["hidden"]) for name, server in told["servers"].items()}
+    assert states == {"casebank": ("ready", 0), "documents": ("ready", 1), "gone": ("failed", 0)}
+    shown = memento.run("tools", "--config", path).stdout
+    assert re.search(r"^ready: documents \S+: \d+ tools, 1 hidden by mcp.json$", shown, re.MULTILINE)
+    assert "for the case memory, not offered to models" in shown
+    assert "missing: gone: the command 'no-such-command' is not installed" in shown
+    assert "missing: off: disabled in mcp.json" in shown
 
 
 def test_cases_is_the_command_of_the_case_bank(memento: Memento) -> None:

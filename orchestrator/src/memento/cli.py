@@ -10,7 +10,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -433,7 +433,7 @@ async def _tools(settings: Settings, as_json: bool) -> int:
     import os
 
     from memento.server_list import load_server_list
-    from memento.session import check_home, server_environ
+    from memento.session import check_home, server_environ, tool_cache_policy
     from memento.toolbox import ToolLimits, open_toolbox
 
     check_home(settings.home)
@@ -444,17 +444,38 @@ async def _tools(settings: Settings, as_json: bool) -> int:
         servers.servers, limits=limits, environ=environ, log_folder=settings.home / "logs"
     ) as toolbox:
         specs = toolbox.specs(hidden_servers=frozenset({settings.memory_server}))
+        states = toolbox.states()
         problems = toolbox.problems
+    off = [name for name, entry in servers.servers.items() if entry.disabled]
+    kept = tool_cache_policy(settings)
     if as_json:
-        _print_json({"tools": [spec.as_function()["function"] for spec in specs], "missing": problems})
+        _print_json(
+            {
+                "tools": [spec.as_function()["function"] for spec in specs],
+                "servers": {state.name: {**asdict(state), "for_memory": state.name == settings.memory_server}
+                            for state in states},
+                "missing": problems | dict.fromkeys(off, "disabled in mcp.json"),
+            }
+        )  # fmt: skip
         return 0
-    table = Table("tool", "what it does")
+    table = Table("tool", "effect", "what it does")
     for spec in specs:
-        table.add_row(spec.name, Text(" ".join(spec.description.split("\n\n")[0].split())))
+        effect = "reads" if spec.is_read_only else "acts"
+        hours = 0.0 if kept is None else kept.seconds_for(spec) / 3600
+        summary = Text(" ".join(spec.description.split("\n\n")[0].split()))
+        table.add_row(spec.name, f"{effect}, kept {hours:g} h" if hours else effect, summary)
     console = Console()
     console.print(table)
+    for state in states:
+        if state.name not in problems:
+            hidden = f", {state.hidden} hidden by mcp.json" if state.hidden else ""
+            use = "; for the case memory, not offered to models" if state.name == settings.memory_server else ""
+            line = f"{state.state}: {state.name} {state.version}".rstrip() + f": {state.tools} tools{hidden}{use}"
+            console.print(Text(line, style="dim"), soft_wrap=True)
     for server, problem in problems.items():
         console.print(Text(f"missing: {server}: {problem}", style="red"), soft_wrap=True)
+    for server in off:
+        console.print(Text(f"missing: {server}: disabled in mcp.json"), soft_wrap=True)
     return 0
 
 

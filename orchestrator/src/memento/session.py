@@ -39,6 +39,7 @@ __all__ = [
     "open_session",
     "run_start",
     "server_environ",
+    "tool_cache_policy",
 ]
 
 _OPENAI = "https://api.openai.com/v1"
@@ -308,15 +309,20 @@ async def open_session(
         )
 
 
-def tool_cache(settings: Settings) -> ToolCache | None:
+def tool_cache_policy(settings: Settings) -> ToolCachePolicy | None:
+    """How long answers of tools are kept; `None` when they are not."""
     if not settings.tool_cache:
         return None
-    policy = ToolCachePolicy(
+    return ToolCachePolicy(
         seconds=settings.tool_cache_seconds,
         error_seconds=settings.tool_cache_error_seconds,
         seconds_by_tool=settings.tool_cache_seconds_by_tool or {},
     )
-    return ToolCache(settings.home / "cache" / "tools.sqlite3", policy)
+
+
+def tool_cache(settings: Settings) -> ToolCache | None:
+    policy = tool_cache_policy(settings)
+    return None if policy is None else ToolCache(settings.home / "cache" / "tools.sqlite3", policy)
 
 
 def evaluation_budget(settings: Settings) -> Budget:

@@ -129,6 +129,20 @@ class ToolOutcome:
     """It is the tool's own answer; a server that was lost or too slow is not."""
 
 
+@dataclass(frozen=True)
+class ServerState:
+    """How a server is doing, for people."""
+
+    name: str
+    state: Literal["starting", "ready", "restarting", "failed"]
+    detail: str
+    """Why it is not ready."""
+    version: str
+    tools: int
+    """That it lists; of these, `hidden` are kept from models by `allowTools` and `denyTools`."""
+    hidden: int
+
+
 @dataclass
 class _Server:
     name: str
@@ -142,6 +156,9 @@ class _Server:
     changed: anyio.Event = field(default_factory=anyio.Event)
     lost: anyio.Event = field(default_factory=anyio.Event)
     failures: int = 0
+
+    def offers(self, tool: str) -> bool:
+        return not isinstance(self.target, ServerEntry) or self.target.offers(tool)
 
 
 class _Changes:
@@ -230,7 +247,7 @@ class ToolBox:
                 continue
             digest = _set_up(server, self._environ)
             for tool in server.tools:
-                if isinstance(server.target, ServerEntry) and not server.target.offers(tool.name):
+                if not server.offers(tool.name):
                     continue
                 name = _full_name(server.name, tool.name, taken)
                 taken.add(name)
@@ -250,6 +267,20 @@ class ToolBox:
                     )
                 )
         return specs
+
+    def states(self) -> list[ServerState]:
+        """How each server is doing."""
+        return [
+            ServerState(
+                name=server.name,
+                state=server.state,
+                detail=server.detail,
+                version=server.version,
+                tools=len(server.tools),
+                hidden=sum(not server.offers(tool.name) for tool in server.tools),
+            )
+            for server in self.servers.values()
+        ]
 
     @property
     def problems(self) -> dict[str, str]:
