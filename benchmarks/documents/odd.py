@@ -1,0 +1,86 @@
+"""Odd PDFs: does each get an answer or one clear line, within the limits, and does the server live through all?
+
+    .venv/bin/python -m benchmarks.documents.odd FOLDER [--limit 1000] [--seconds 30]
+
+Every PDF below FOLDER is read, its tables are asked for and its first page is drawn, by one server. The tests of
+pikepdf, pypdf, pdfminer.six and OCRmyPDF (in their sdists on PyPI) and of qpdf (Debian's source package) hold about
+nine hundred. Exits with 1 when a call got no typed answer or the server was lost.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import anyio
+from mcp import Client
+from mcp.types import TextContent
+
+from memento_documents.server import Settings, build_server
+
+_TOOLS = ("read_document", "extract_tables", "view_page")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(prog="benchmarks.documents.odd", description=(__doc__ or "").splitlines()[0])
+    options.add_argument("folder", type=Path)
+    options.add_argument("--limit", type=int, default=10_000, help="so many files at most")
+    options.add_argument("--seconds", type=int, default=30, help="CPU limit of one call")
+    chosen = options.parse_args()
+    if not chosen.folder.is_dir():
+        sys.exit(f"{chosen.folder} is no folder.")
+    files = sorted(path for path in chosen.folder.rglob("*") if path.suffix.lower() == ".pdf" and path.is_file())
+    if not files:
+        sys.exit(f"There is no PDF below {chosen.folder}.")
+    sys.exit(anyio.run(_read_all, chosen.folder, files[: chosen.limit], chosen.seconds))
+
+
+async def _read_all(folder: Path, files: list[Path], seconds: int) -> int:
+    settings = Settings(folders=(folder,), cpu_seconds=seconds, wall_seconds=2 * seconds, layout_megabytes=0)
+    ends: dict[str, Counter[str]] = {tool: Counter() for tool in _TOOLS}
+    slowest: dict[str, tuple[float, str]] = dict.fromkeys(_TOOLS, (0.0, ""))
+    untyped: list[str] = []
+    async with Client(build_server(settings)) as client:
+        for number, path in enumerate(files, start=1):
+            for tool in _TOOLS:
+                began = time.perf_counter()
+                result = await client.call_tool(tool, {"source": str(path)})
+                slowest[tool] = max(slowest[tool], (time.perf_counter() - began, path.name))
+                said = result.content[0].text if isinstance(result.content[0], TextContent) else ""
+                end = _end(said) if result.is_error else "answered"
+                ends[tool][end] += 1
+                if end in ("untyped", "parser failed"):
+                    untyped.append(f"{tool} {path}: {said[:200]}")
+            if number % 50 == 0:
+                print(f"{number} of {len(files)}", file=sys.stderr)
+    print(f"{len(files)} PDFs, one server, {seconds} s CPU a call")
+    for tool in _TOOLS:
+        counted = ", ".join(f"{end} {count}" for end, count in ends[tool].most_common())
+        print(f"{tool:15} {counted}; slowest {slowest[tool][0]:.1f} s ({slowest[tool][1]})")
+    for line in untyped:
+        print(line)
+    print("The server lived through all of them.")
+    return int(any(end["untyped"] for end in ends.values()))
+
+
+def _end(said: str) -> str:
+    """Which clear line it was."""
+    for words, end in (
+        ("encrypted", "password"),
+        ("damaged", "damaged"),
+        ("is empty", "empty"),
+        ("CPU time", "CPU limit"),
+        ("of memory", "memory limit"),
+        ("took longer", "wall limit"),
+        ("no page", "no such page"),
+        ("no size", "page without size"),
+        ("This is", "not a PDF"),
+    ):
+        if words in said:
+            return "parser failed" if "parser failed" in said else end
+    return "untyped"
+
+
+if __name__ == "__main__":
+    main()
