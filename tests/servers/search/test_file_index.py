@@ -13,7 +13,7 @@ FOUND = FoundFile("text", 7, 1_000_000_000)
 
 
 def read_file(path: str, text: str) -> ReadFile:
-    return ReadFile(Path(path), FOUND, 9_000_000_000, "0" * 64, [Passage(text, first_line=1, last_line=1)])
+    return ReadFile(path, FOUND, 9_000_000_000, "0" * 64, [Passage(text, first_line=1, last_line=1)])
 
 
 def test_a_transaction_that_fails_half_way_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
 from memento_kit import unfence
+from memento_search import file_search
+from memento_search.folder_scan import scan_folders
 from memento_search.server import Settings, build_server
 from support.document_files import make_pdf, make_xlsx
 
@@ -319,6 +321,92 @@ async def test_several_calls_at_once_share_one_index(library: Path) -> None:
             for _ in range(6):
                 tasks.start_soon(call)
     assert totals == [200] * 6
+
+
+def age(folder: Path) -> None:
+    """Make all files old: one just written is read again at each call, as it may change within its clock's grain."""
+    for path in folder.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+
+
+async def test_a_large_folder_is_not_looked_at_all_the_time_but_again_when_its_time_is_over(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_search, "_QUICK_LOOK_SECONDS", -1)
+    age(library)
+    for pause, seen in ((1e9, []), (0, ["new.txt"])):
+        monkeypatch.setattr(file_search, "_LOOK_PAUSE", pause)
+        async with search(library) as client:
+            for _ in range(2):  # the first reads, the second finds nothing to read
+                assert paths(await ask(client, "gannet")) == ["boats.csv"]
+            (library / "new.txt").write_text("shearwater", encoding="utf-8")
+            assert paths(await ask(client, "shearwater")) == seen
+        (library / "new.txt").unlink()
+
+
+async def test_a_look_is_not_believed_any_longer_when_another_server_has_changed_the_index(
+    library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one may even have forgotten files, having been told to leave some out."""
+    monkeypatch.setattr(file_search, "_QUICK_LOOK_SECONDS", -1)
+    monkeypatch.setattr(file_search, "_LOOK_PAUSE", 1e9)
+    (library / ".hidden.txt").write_text("shearwater", encoding="utf-8")
+    age(library)
+    async with search(library, include_hidden=True) as client, search(library) as other:
+        for _ in range(2):
+            assert paths(await ask(client, "shearwater")) == [".hidden.txt"]
+        assert paths(await ask(other, "shearwater")) == []
+        assert paths(await ask(client, "shearwater")) == [".hidden.txt"]
+
+
+async def test_a_file_that_is_larger_than_it_said_is_left_out(library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (library / "log.txt").write_text("shearwater " * 100, encoding="utf-8")
+
+    def scan_before_it_grew(*args: Any, **limits: Any) -> Any:
+        return scan_folders(*args, **{**limits, "max_file_bytes": 10**9})
+
+    monkeypatch.setattr(file_search, "scan_folders", scan_before_it_grew)
+    async with search(library, max_file_bytes=500) as client:
+        result = await ask(client, "shearwater")
+    assert result["hits"] == []
+    assert result["skipped"] == [{"why": "larger than 500 bytes", "files": 1, "examples": [str(library / "log.txt")]}]
+
+
+async def test_strange_names_and_things_that_are_no_files_do_no_harm(library: Path) -> None:
+    (library / "two\nlines.txt").write_text("shearwater", encoding="utf-8")
+    (library / "名前 'quoted\" %s.txt").write_text("shearwater", encoding="utf-8")
+    os.mkfifo(library / "pipe.txt")
+    with anyio.fail_after(60):
+        async with search(library) as client:
+            result = await ask(client, "shearwater")
+            for path in (hit["path"] for hit in result["hits"]):
+                assert (await ask(client, "shearwater", folder=path))["total"] == 1
+    assert sorted(paths(result)) == ["two\nlines.txt", "名前 'quoted\" %s.txt"]
+
+
+@pytest.mark.slow
+async def test_a_full_disk_is_told_and_the_index_goes_on_when_there_is_room(library: Path, tmp_path: Path) -> None:
+    for number in range(300):
+        (library / f"n{number}.txt").write_text(f"puffin {number}\n" * 200, encoding="utf-8")
+    script = (
+        "import anyio, resource\n"
+        "from mcp import Client\n"
+        "from memento_search.server import Settings, build_server\n"
+        "async def main():\n"
+        "    async with Client(build_server(Settings())) as client:\n"
+        "        result = await client.call_tool('search_files', {'query': 'puffin'})\n"
+        "    print(result.is_error, result.content[0].text)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+        "anyio.run(main)\n"
+    )
+    parameters = command(library, tmp_path / "home")
+    process = await anyio.run_process([sys.executable, "-c", script], env={**os.environ, **(parameters.env or {})})
+    told = process.stdout.decode()
+    assert told.startswith("True")
+    assert "MEMENTO_SEARCH_INDEX_FOLDER" in told
+    with anyio.fail_after(60):
+        async with Client(parameters) as client:
+            assert (await ask(client, "puffin"))["indexed_files"] == 304
 
 
 async def test_a_damaged_index_is_built_anew(library: Path, tmp_path: Path) -> None:

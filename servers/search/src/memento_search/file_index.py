@@ -25,7 +25,7 @@ __all__ = ["FileIndex", "Hit", "Hits", "ReadFile"]
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Raise when tables or passages change: an index of another format is left alone and a new one is built."""
 _BUSY_SECONDS = 30.0
 """How long to wait for another process that writes. Each write lasts well under a second."""
@@ -60,6 +60,10 @@ CREATE TRIGGER IF NOT EXISTS passage_removed AFTER DELETE ON passage BEGIN
     VALUES ('delete', old.id, old.heading, old.text, old.extra);
 END;
 INSERT INTO words(words, rank) VALUES ('rank', 'bm25(2.0, 1.0, 1.0)');
+CREATE INDEX IF NOT EXISTS file_with_text ON file(path, kind) WHERE problem IS NULL;
+CREATE INDEX IF NOT EXISTS file_with_problem ON file(path, problem) WHERE problem IS NOT NULL;
+CREATE TABLE IF NOT EXISTS state (version INTEGER NOT NULL);
+INSERT INTO state VALUES (abs(random()) / 2);
 """
 
 
@@ -70,7 +74,7 @@ class ReadFile:
     `problem` says why it has no passages, and `reader` who found so: another one may do better.
     """
 
-    path: Path
+    path: str
     found: FoundFile
     read_at_ns: int
     sha256: str
@@ -102,7 +106,12 @@ class FileIndex:
         self._folder = folder
         self._file = folder / f"files-{_FORMAT}.sqlite3"
 
-    def outdated(self, scan: Scan, roots: Iterable[Path], *, reader: str | None) -> dict[Path, str | None]:
+    def version(self) -> int:
+        """A number that is another one whenever anybody has changed the index."""
+        with self._connection() as db:
+            return db.execute("SELECT version FROM state").fetchone()[0]
+
+    def outdated(self, scan: Scan, roots: Iterable[Path], *, reader: str | None) -> dict[str, str | None]:
         """Forget the files under `roots` that are gone, and return those to read: new, changed, once failed.
 
         The value is the SHA-256 of what the index holds for the file: if the file has it too, nothing changed.
@@ -118,33 +127,33 @@ class FileIndex:
                 for path, size, mtime, read_at, sha256, problem, its_reader in rows:
                     again = problem is not None and its_reader != reader
                     known[path] = (-1, 0, 0, None) if again else (size, mtime, read_at, sha256)
-            gone = [path for path in known if Path(path) not in scan.files]
+            gone = [path for path in known if path not in scan.files]
             if gone:
-                with _transaction(db):
+                with _change(db):
                     for path in gone:
                         _forget(db, path)
-        to_read: dict[Path, str | None] = {}
+        to_read: dict[str, str | None] = {}
         for path, found in scan.files.items():
-            size, mtime, read_at, sha256 = known.get(str(path), (-1, 0, 0, None))
+            size, mtime, read_at, sha256 = known.get(path, (-1, 0, 0, None))
             if (size, mtime) != (found.size_bytes, found.mtime_ns) or read_at - mtime < _RACY_NS:
                 to_read[path] = sha256
         return to_read
 
-    def store(self, files: Iterable[ReadFile], *, lost: Iterable[Path] = ()) -> None:
+    def store(self, files: Iterable[ReadFile], *, lost: Iterable[str] = ()) -> None:
         """Put files in, replacing what was there for them, and forget those `lost`: all of it or nothing."""
-        with self._connection() as db, _transaction(db):
+        with self._connection() as db, _change(db):
             for path in lost:
-                _forget(db, str(path))
+                _forget(db, path)
             for file in files:
                 if file.unchanged:
                     db.execute(
                         "UPDATE file SET size_bytes = ?, mtime_ns = ?, read_at_ns = ? WHERE path = ? AND sha256 = ?",
-                        (file.found.size_bytes, file.found.mtime_ns, file.read_at_ns, str(file.path), file.sha256),
+                        (file.found.size_bytes, file.found.mtime_ns, file.read_at_ns, file.path, file.sha256),
                     )
                     continue
-                _forget(db, str(file.path))
+                _forget(db, file.path)
                 row = (
-                    str(file.path),
+                    file.path,
                     file.found.kind,
                     file.found.size_bytes,
                     file.found.mtime_ns,
@@ -156,7 +165,8 @@ class FileIndex:
                 columns = "path, kind, size_bytes, mtime_ns, read_at_ns, sha256, problem, reader"
                 file_id = db.execute(f"INSERT INTO file({columns}) VALUES (?,?,?,?,?,?,?,?)", row).lastrowid
                 assert file_id is not None
-                name = " ".join([file.path.stem, extra_terms(file.path.stem)])
+                stem = os.path.splitext(os.path.basename(file.path))[0]
+                name = " ".join([stem, extra_terms(stem)])
                 db.executemany(
                     "INSERT INTO passage VALUES (?,?,?,?,?,?,?,?)",
                     (
@@ -175,16 +185,14 @@ class FileIndex:
                     ),
                 )
 
-    def problems(self, roots: Iterable[Path]) -> dict[Path, str]:
+    def problems(self, roots: Iterable[Path]) -> dict[str, str]:
         """Return the files under `roots` that could not be read, with the reason."""
         with self._connection() as db:
-            found: dict[Path, str] = {}
+            found: dict[str, str] = {}
             for root in roots:
                 where, values = _under(root)
-                for path, problem in db.execute(
-                    f"SELECT path, problem FROM file WHERE problem IS NOT NULL AND {where}", values
-                ):
-                    found[Path(path)] = problem
+                rows = db.execute(f"SELECT path, problem FROM file WHERE problem IS NOT NULL AND {where}", values)
+                found.update(rows.fetchall())
             return found
 
     def count(self, roots: Iterable[Path], kinds: Sequence[str] = ()) -> int:
@@ -277,6 +285,14 @@ def _transaction(db: sqlite3.Connection) -> Generator[None]:
         db.rollback()
         raise
     db.commit()
+
+
+@contextmanager
+def _change(db: sqlite3.Connection) -> Generator[None]:
+    """A transaction that changes what is stored, and lets everybody know."""
+    with _transaction(db):
+        yield
+        db.execute("UPDATE state SET version = version + 1")
 
 
 def _statements(script: str) -> Generator[str]:

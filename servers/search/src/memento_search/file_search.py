@@ -27,6 +27,7 @@ from memento_search.passages import (
     Passage,
     file_kind,
     file_passages,
+    file_suffix,
     section_passages,
 )
 
@@ -40,6 +41,10 @@ Progress = Callable[[int, int, str], Awaitable[None]]
 _BATCH_SECONDS = 0.25
 """How long one hop into a thread reads and writes: short enough to report progress and to share the index."""
 _BATCH_BYTES = 8_000_000
+_QUICK_LOOK_SECONDS = 0.05
+"""A look at the folders that took no longer is taken at every call."""
+_LOOK_PAUSE = 20
+"""How many times longer than it took a slow look is believed: looking then takes a twentieth of the time."""
 
 _NEEDS_DOCUMENTS = "needs the memento-documents package, which is not installed beside this server"
 
@@ -59,9 +64,20 @@ class Limits:
 class FileSearchResult:
     hits: Hits
     indexed_files: int
-    left_out: dict[Path, str]
+    left_out: dict[str, str]
     pending_files: int
     """Files that the time limit did not let in; the next call goes on with them."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the last look at the folders found, when all of it was in the index."""
+
+    roots: Sequence[Path]
+    reader: str | None
+    scan: Scan
+    index_version: int
+    fresh_until: float
 
 
 class FileSearch:
@@ -71,6 +87,7 @@ class FileSearch:
         self._index = index
         self._limits = limits
         self._refreshing = anyio.Lock()
+        self._looks: dict[tuple[Path, ...], _Look] = {}
         self._workers = WorkerPool(
             READ_SECTIONS,
             size=limits.document_processes,
@@ -115,22 +132,13 @@ class FileSearch:
         limits = self._limits
         deadline = time.monotonic() + limits.index_seconds
         async with self._refreshing:
-            scan = await to_thread.run_sync(
-                lambda: scan_folders(
-                    roots,
-                    max_files=limits.max_files,
-                    max_file_bytes=limits.max_file_bytes,
-                    include_hidden=limits.include_hidden,
-                )
-            )
-            reader = _documents_reader()
-            if reader is None:
-                for path in [path for path in scan.files if path.suffix.lower() in PARSED_ELSEWHERE]:
-                    del scan.files[path]
-                    scan.left_out[path] = _NEEDS_DOCUMENTS
-            outdated = await to_thread.run_sync(lambda: self._index.outdated(scan, roots, reader=reader))
-            texts = [path for path in outdated if path.suffix.lower() not in PARSED_ELSEWHERE]
-            documents = [path for path in outdated if path.suffix.lower() in PARSED_ELSEWHERE]
+            look, outdated = await to_thread.run_sync(self._look, tuple(roots))
+            scan, reader = look.scan, look.reader
+            if not outdated:
+                self._looks = {tuple(roots): look}
+                return scan, 0
+            texts = [path for path in outdated if file_suffix(path) not in PARSED_ELSEWHERE]
+            documents = [path for path in outdated if file_suffix(path) in PARSED_ELSEWHERE]
             done = 0
             while done < len(texts) and time.monotonic() < deadline:
                 await progress(done, len(outdated), "reading text files")
@@ -140,7 +148,8 @@ class FileSearch:
             async def read_documents() -> None:
                 while waiting and time.monotonic() < deadline:
                     path = waiting.pop()
-                    await progress(done + len(documents) - len(waiting) - 1, len(outdated), f"reading {path.name}")
+                    count = done + len(documents) - len(waiting) - 1
+                    await progress(count, len(outdated), f"reading {os.path.basename(path)}")
                     await self._index_document(path, outdated[path], reader, scan)
 
             async with anyio.create_task_group() as tasks:
@@ -148,25 +157,55 @@ class FileSearch:
                     tasks.start_soon(read_documents)
         return scan, len(texts) - done + len(waiting)
 
-    def _index_texts(self, paths: Sequence[Path], outdated: dict[Path, str | None], scan: Scan) -> int:
+    def _look(self, roots: tuple[Path, ...]) -> tuple[_Look, dict[str, str | None]]:
+        """Look at the folders and say which files are to be read; blocking.
+
+        A look at many files takes long (100,000: half a second). So one that did is believed for `_LOOK_PAUSE` times as
+        long; and when it finds what the last one found, and nobody changed the index, the two need no comparison.
+        """
+        started = time.monotonic()
+        reader = _documents_reader()
+        last = self._looks.get(roots)
+        if last and (last.reader, last.index_version) != (reader, self._index.version()):
+            last = None
+        if last and started < last.fresh_until:
+            return last, {}
+        limits = self._limits
+        scan = scan_folders(
+            roots,
+            max_files=limits.max_files,
+            max_file_bytes=limits.max_file_bytes,
+            include_hidden=limits.include_hidden,
+        )
+        if reader is None:
+            for path in [path for path in scan.files if file_suffix(path) in PARSED_ELSEWHERE]:
+                del scan.files[path]
+                scan.left_out[path] = _NEEDS_DOCUMENTS
+        is_known = last is not None and last.scan.files == scan.files
+        outdated = {} if is_known else self._index.outdated(scan, roots, reader=reader)
+        now = time.monotonic()
+        pause = (now - started) * _LOOK_PAUSE if now - started > _QUICK_LOOK_SECONDS else 0.0
+        return _Look(roots, reader, scan, self._index.version(), now + pause), outdated
+
+    def _index_texts(self, paths: Sequence[str], outdated: dict[str, str | None], scan: Scan) -> int:
         """Read and store files for a quarter of a second; return how many that were, at least one."""
         until = time.monotonic() + _BATCH_SECONDS
         read: list[ReadFile] = []
-        lost: list[Path] = []
+        lost: list[str] = []
         size_bytes = 0
         for path in paths:
             if (read or lost) and (time.monotonic() > until or size_bytes > _BATCH_BYTES):
                 break
-            content = _content(path, scan, lost)
+            content = _content(path, self._limits.max_file_bytes, scan, lost)
             if content is not None:
                 size_bytes += len(content.data)
                 read.append(_read_text_file(path, content, outdated[path]))
         self._index.store(read, lost=lost)
         return len(read) + len(lost)
 
-    async def _index_document(self, path: Path, known_sha256: str | None, reader: str | None, scan: Scan) -> None:
-        lost: list[Path] = []
-        content = await to_thread.run_sync(_content, path, scan, lost)
+    async def _index_document(self, path: str, known_sha256: str | None, reader: str | None, scan: Scan) -> None:
+        lost: list[str] = []
+        content = await to_thread.run_sync(_content, path, self._limits.max_file_bytes, scan, lost)
         if content is None:
             await to_thread.run_sync(lambda: self._index.store([], lost=lost))
             return
@@ -175,7 +214,7 @@ class FileSearch:
             file = replace(file, unchanged=True)
         else:
             try:
-                sections = await self._workers.call({"path": str(path)})
+                sections = await self._workers.call({"path": path})
                 passages = await to_thread.run_sync(_document_passages, sections)
                 file = replace(file, passages=passages, problem=None if passages else "holds no text")
             except WorkerFailed as exc:
@@ -198,22 +237,30 @@ class _Content:
     read_at_ns: int
 
 
-def _content(path: Path, scan: Scan, lost: list[Path]) -> _Content | None:
+_OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+"""No link that took the file's place since it was found is followed, and no pipe waited for."""
+
+
+def _content(path: str, max_bytes: int, scan: Scan, lost: list[str]) -> _Content | None:
     """Read a file with the size and time it has while open; note it as `lost` when that cannot be done."""
     read_at_ns = time.time_ns()
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        with open(os.open(path, _OPEN_FLAGS), "rb") as file:
             status = os.fstat(file.fileno())
-            data = file.read()
+            data = file.read(max_bytes + 1)
     except OSError as exc:
         lost.append(path)
         if not isinstance(exc, FileNotFoundError):
             scan.left_out[path] = f"cannot be opened ({exc.strerror})"
         return None
+    if len(data) > max_bytes:  # it grew since it was found, or its size was a lie, as those in /proc are
+        lost.append(path)
+        scan.left_out[path] = f"larger than {max_bytes} bytes"
+        return None
     return _Content(data, FoundFile(file_kind(path), status.st_size, status.st_mtime_ns), read_at_ns)
 
 
-def _read_text_file(path: Path, content: _Content, known_sha256: str | None) -> ReadFile:
+def _read_text_file(path: str, content: _Content, known_sha256: str | None) -> ReadFile:
     file = ReadFile(path, content.found, content.read_at_ns, digest(content.data))
     if file.sha256 == known_sha256:
         return replace(file, unchanged=True)

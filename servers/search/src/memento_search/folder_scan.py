@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from memento_search.passages import Kind, file_kind
+from memento_search.passages import KINDS, Kind, file_suffix
 
 __all__ = ["FoundFile", "Scan", "scan_folders"]
 
@@ -29,8 +30,7 @@ _NO_TEXT = frozenset(_BINARY_SUFFIXES.split())
 """Not worth opening: no text inside, or (old binary Office) none that anything here can read."""
 
 
-@dataclass(frozen=True)
-class FoundFile:
+class FoundFile(NamedTuple):  # a hundred thousand of them are made and compared at a call: a tuple is quick
     kind: Kind
     size_bytes: int
     mtime_ns: int
@@ -38,8 +38,10 @@ class FoundFile:
 
 @dataclass
 class Scan:
-    files: dict[Path, FoundFile] = field(default_factory=dict[Path, FoundFile])
-    left_out: dict[Path, str] = field(default_factory=dict[Path, str])
+    """Paths are plain strings here and in the index: a hundred thousand `Path` objects would take most of the time."""
+
+    files: dict[str, FoundFile] = field(default_factory=dict[str, FoundFile])
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
     """Files and folders a reader might miss, with the reason."""
 
 
@@ -48,33 +50,33 @@ def scan_folders(roots: Iterable[Path], *, max_files: int, max_file_bytes: int, 
     scan = Scan()
     for root in roots:
         if root.is_file():
-            _take(scan, root, os.stat(root), max_file_bytes)
+            _take(scan, str(root), os.stat(root), max_file_bytes)
             continue
         for entry in _walk(root, scan, include_hidden=include_hidden):
-            path = Path(entry.path)
-            if path in scan.files:
+            if entry.path in scan.files:
                 continue
             if not _is_unicode(entry.path):
-                scan.left_out[root] = "holds a file whose name is not valid Unicode"
+                scan.left_out[str(root)] = "holds a file whose name is not valid Unicode"
                 continue
             if len(scan.files) >= max_files:
-                scan.left_out[root] = f"holds more than the {max_files} files that are indexed at most"
+                scan.left_out[str(root)] = f"holds more than the {max_files} files that are indexed at most"
                 break
             try:
                 status = entry.stat(follow_symlinks=False)
             except OSError:
                 continue  # gone since it was listed
-            _take(scan, path, status, max_file_bytes)
+            _take(scan, entry.path, status, max_file_bytes)
     return scan
 
 
-def _take(scan: Scan, path: Path, status: os.stat_result, max_file_bytes: int) -> None:
-    if path.suffix.lower() in _NO_TEXT:
-        scan.left_out[path] = f"no text is read from {path.suffix.lower()} files"
+def _take(scan: Scan, path: str, status: os.stat_result, max_file_bytes: int) -> None:
+    suffix = file_suffix(path)
+    if suffix in _NO_TEXT:
+        scan.left_out[path] = f"no text is read from {suffix} files"
     elif status.st_size > max_file_bytes:
         scan.left_out[path] = f"larger than {max_file_bytes} bytes"
     else:
-        scan.files[path] = FoundFile(file_kind(path), status.st_size, status.st_mtime_ns)
+        scan.files[path] = FoundFile(KINDS.get(suffix, "text"), status.st_size, status.st_mtime_ns)
 
 
 def _walk(folder: Path, scan: Scan, *, include_hidden: bool) -> Iterator[os.DirEntry[str]]:
@@ -85,7 +87,7 @@ def _walk(folder: Path, scan: Scan, *, include_hidden: bool) -> Iterator[os.DirE
             with os.scandir(here) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as exc:
-            scan.left_out[Path(here)] = f"cannot be listed ({exc.strerror})"
+            scan.left_out[here] = f"cannot be listed ({exc.strerror})"
             continue
         for entry in entries:
             if entry.name in _NEVER or (entry.name.startswith(".") and not include_hidden):
@@ -98,4 +100,8 @@ def _walk(folder: Path, scan: Scan, *, include_hidden: bool) -> Iterator[os.DirE
 
 def _is_unicode(path: str) -> bool:
     """Whether the name can be stored and sent: on POSIX a name may be any bytes."""
-    return not any("\ud800" <= character <= "\udfff" for character in path)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -4,13 +4,13 @@ Owns decoding, what counts as text in HTML, and where a passage ends. It parses 
 documents package does) and knows no index.
 """
 
+import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from itertools import chain
-from pathlib import Path
 from typing import Literal
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Passage",
     "file_kind",
     "file_passages",
+    "file_suffix",
     "passages_of",
     "section_passages",
     "text_blocks",
@@ -90,9 +91,14 @@ class Passage:
     sheet: str | None = None
 
 
-def file_kind(path: Path) -> Kind:
+def file_suffix(path: str) -> str:
+    """The suffix of a file's name in lower case, with its dot; a name that only begins with a dot has none."""
+    return os.path.splitext(path)[1].lower()
+
+
+def file_kind(path: str) -> Kind:
     """Say what kind of file this is by its name alone."""
-    return KINDS.get(path.suffix.lower(), "text")
+    return KINDS.get(file_suffix(path), "text")
 
 
 def file_passages(content: bytes, kind: Kind) -> list[Passage]:

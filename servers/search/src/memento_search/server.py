@@ -464,10 +464,10 @@ def _found_passage(hit: Hit) -> FoundPassage:
     )
 
 
-def _by_reason(left_out: Mapping[Path, str]) -> list[LeftOut]:
+def _by_reason(left_out: Mapping[str, str]) -> list[LeftOut]:
     reasons: dict[str, list[str]] = {}
     for path, why in sorted(left_out.items()):
-        reasons.setdefault(why, []).append(str(path))
+        reasons.setdefault(why, []).append(path)
     return [
         LeftOut(why=why, files=len(paths), examples=paths[:_SHOWN_EXAMPLES]) for why, paths in sorted(reasons.items())
     ]
