@@ -125,6 +125,32 @@ async def test_a_call_that_hangs_costs_its_time_limit_and_the_server_stays_usabl
     assert [state.state for state in states] == ["ready"], "it was not started again for that"
 
 
+async def test_a_server_that_hangs_as_a_whole_is_started_again_and_calls_that_waited_their_turn_reach_the_new_one(
+    tmp_path: Path,
+) -> None:
+    states: list[ServerStateChanged] = []
+    limits = replace(LIMITS, call_timeout_seconds=1.0, health_timeout_seconds=0.2, max_concurrent_calls=1)
+    outcomes: dict[int, ToolOutcome] = {}
+    log = tmp_path / "log"
+    async with open_toolbox({"chaos": entry(log)}, limits=limits, on_state=states.append) as toolbox:
+        with anyio.fail_after(60):
+
+            async def act(n: int) -> None:
+                outcomes[n] = await call(toolbox, "act", n=n)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(lambda: call(toolbox, "freeze"))
+                while not noted(log)["freeze"]:
+                    await anyio.lowlevel.checkpoint()
+                for n in range(3):
+                    group.start_soon(act, n)
+    assert {n: outcome.text for n, outcome in outcomes.items()} == {n: f"done {n}" for n in range(3)}
+    assert [(state.state, state.detail) for state in states] == [
+        ("ready", ""), ("restarting", "it stopped answering"), ("ready", ""),
+    ]  # fmt: skip
+    assert all(noted(log)[f"act {n}"] == 1 for n in range(3))
+
+
 async def test_garbage_on_the_wire_and_ten_megabytes_do_no_harm(tmp_path: Path) -> None:
     async with open_toolbox({"chaos": entry(tmp_path / "log")}, limits=LIMITS) as toolbox:
         with anyio.fail_after(60):

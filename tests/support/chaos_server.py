@@ -74,6 +74,14 @@ async def hang() -> str:
 
 
 @mcp.tool(annotations=READ_ONLY)
+async def freeze() -> str:
+    """Keep the whole server from answering anything."""
+    note("freeze")
+    time.sleep(600)  # noqa: ASYNC251 - that is the point
+    return ""
+
+
+@mcp.tool(annotations=READ_ONLY)
 async def big(megabytes: int) -> str:
     """Answer too much."""
     return "0123456789" * (megabytes * 100_000)

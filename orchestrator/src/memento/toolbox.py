@@ -70,6 +70,8 @@ class ServerUnavailable(Exception):
 class ToolLimits:
     connect_timeout_seconds: float = 30.0
     call_timeout_seconds: float = 120.0
+    health_timeout_seconds: float = 5.0
+    """How long a server that let a call time out may take to list its tools, before it is started again."""
     max_concurrent_calls: int = 8
     """Per server."""
     max_restarts: int = 3
@@ -331,14 +333,16 @@ class ToolBox:
             return await self._call_once(server, tool, arguments)
 
     async def _call_once(self, server: _Server, tool: str, arguments: dict[str, Any]) -> CallToolResult:
-        await self.settled(server)
-        client, lost = server.client, server.lost
-        if client is None:
-            raise ServerUnavailable(f"The {server.name} server is not available: {server.detail}")
-        async with server.limiter:
+        async with server.limiter:  # first, so that what waited for its turn goes to the server that is there then
+            await self.settled(server)
+            client, lost = server.client, server.lost
+            if client is None:
+                raise ServerUnavailable(f"The {server.name} server is not available: {server.detail}")
             try:
                 result = await client.call_tool(tool, arguments, read_timeout_seconds=self._limits.call_timeout_seconds)
             except MCPError as exc:
+                if exc.code == _REQUEST_TIMEOUT:
+                    await self._see_whether_it_lives(server, client, lost)
                 if exc.code != _CONNECTION_CLOSED:
                     raise
                 self._lose(server, lost)
@@ -349,9 +353,17 @@ class ToolBox:
         server.failures = 0
         return result
 
-    def _lose(self, server: _Server, lost: anyio.Event) -> None:
+    async def _see_whether_it_lives(self, server: _Server, client: Client, lost: anyio.Event) -> None:
+        """A call took too long: that was the tool, or the whole server hangs, and then it is started again."""
+        try:
+            with anyio.fail_after(self._limits.health_timeout_seconds):
+                await client.list_tools(cache_mode="refresh")
+        except (MCPError, TimeoutError, anyio.ClosedResourceError, anyio.BrokenResourceError):
+            self._lose(server, lost, "it stopped answering")
+
+    def _lose(self, server: _Server, lost: anyio.Event, why: str = "the connection was lost") -> None:
         if server.lost is lost and not lost.is_set():  # not one that was started since
-            self._set_state(server, "restarting", "the connection was lost")
+            self._set_state(server, "restarting", why)
             lost.set()
 
     async def settled(self, server: _Server) -> None:
