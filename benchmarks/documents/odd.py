@@ -8,6 +8,7 @@ nine hundred. Exits with 1 when a call got no typed answer or the server was los
 """
 
 import argparse
+import logging
 import sys
 import time
 from collections import Counter
@@ -33,6 +34,7 @@ def main() -> None:
     files = sorted(path for path in chosen.folder.rglob("*") if path.suffix.lower() == ".pdf" and path.is_file())
     if not files:
         sys.exit(f"There is no PDF below {chosen.folder}.")
+    logging.disable(logging.INFO)  # a line for each call
     sys.exit(anyio.run(_read_all, chosen.folder, files[: chosen.limit], chosen.seconds))
 
 
