@@ -5,7 +5,8 @@
 Quality is measured on PDFs whose truth is known (`samples`, printed by Chromium: tagged, and the tags taken out);
 FOLDER adds real PDFs for speed alone. `--peers` names a Python that has markitdown[pdf,xlsx], markitdown-mcp,
 liteparse, kreuzberg, xberg, pypdfium2, pymupdf4llm and python-calamine, or some of them; what is missing is said.
-`--slow` adds pymupdf4llm, and markitdown on a large workbook. All times are CPU, the least of the rounds, one process per tool.
+`--slow` adds pymupdf4llm, and markitdown on a large workbook. All times are CPU, the least of the rounds,
+one process per tool.
 """
 
 import argparse

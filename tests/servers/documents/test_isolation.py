@@ -117,6 +117,7 @@ ATTACKS = {
     "open a socket": "__import__('socket').socket().fileno()",
     "start a program": "__import__('subprocess').call(['true'])",
     "signal the server": "__import__('os').kill(__import__('os').getppid(), 0)",
+    "raise its limits": "__import__('resource').setrlimit(7, (9, 9))",
     "look into its parent": "open('/proc/' + str(__import__('os').getppid()) + '/environ').read()",
 }
 

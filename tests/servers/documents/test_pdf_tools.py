@@ -8,7 +8,7 @@ import pytest
 from mcp import Client
 from mcp.types import CallToolResult, ImageContent, TextContent
 
-from memento_documents.pdf import import_pymupdf
+from memento_documents.pdf import find_tessdata, import_pymupdf
 from memento_documents.pdf_layout import is_installed
 from memento_documents.server import Settings, build_server
 from support.document_files import make_pdf
@@ -120,6 +120,19 @@ async def test_pages_that_are_not_there_are_an_error(tmp_path: Path) -> None:
     make_pdf(tmp_path / "a.pdf", ["One"])
     assert "pages 1-1" in text_of(await call(tmp_path, "extract_tables", source="a.pdf", pages="2"))
     assert "pages 1-1" in text_of(await call(tmp_path, "view_page", source="a.pdf", page=2))
+
+
+@pytest.mark.skipif(find_tessdata() is None, reason="no Tesseract language data (apt-get install tesseract-ocr-eng)")
+async def test_a_scanned_page_is_read_by_ocr_in_a_confined_child(tmp_path: Path) -> None:
+    pymupdf = import_pymupdf()
+    words = pymupdf.open(make_pdf(tmp_path / "words.pdf", ["Readable by machine"]))
+    scan = pymupdf.open()
+    scan.new_page().insert_image((0, 0, 595, 842), pixmap=words[0].get_pixmap(dpi=150))
+    scan.save(tmp_path / "scan.pdf")
+    result = await call(tmp_path, "read_document", source="scan.pdf")
+    assert "Readable by machine" in text_of(result)
+    assert result.structured_content is not None
+    assert result.structured_content["notes"] == ["Read by OCR, may hold mistakes: page 1."]
 
 
 def pixels(result: CallToolResult) -> Any:

@@ -27,7 +27,7 @@ _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER_MODE = 38, 22, 2
 
 _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _THIRD_ARGUMENT = 0, 4, 16, 32
 """Offsets in `struct seccomp_data`."""
 _X32 = 0x40000000
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
@@ -45,12 +45,12 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "io_uring_register": (427, 427), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
     "open_by_handle_at": (304, 265), "name_to_handle_at": (303, 264), "shmget": (29, 194), "shmat": (30, 196),
     "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "setuid": (105, 146), "setgid": (106, 144),
-    "setresuid": (117, 147), "setresgid": (119, 149), "prlimit64": (302, 261), "setpriority": (141, 140),
+    "setresuid": (117, 147), "setresgid": (119, 149), "setpriority": (141, 140),
     "reboot": (169, 142), "kexec_load": (246, 104), "init_module": (175, 105), "finit_module": (313, 273),
     "memfd_create": (319, 279), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "chown": (92, None),
     "fchown": (93, 55), "fchownat": (260, 54), "utimensat": (280, 88), "setxattr": (188, 5), "personality": (135, 92),
 }  # fmt: skip
-_TGKILL = (234, 131)
+_TGKILL, _PRLIMIT64 = (234, 131), (302, 261)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -94,7 +94,7 @@ def confine_files(readable: Iterable[str]) -> None:
 def confine_system_calls() -> None:
     """From now on this process opens no socket, starts no program and touches no other process.
 
-    It may still fork and start threads. The refused calls answer EPERM; 32-bit calls end the process.
+    It may still fork, start threads and ask for its own limits. The refused calls answer EPERM; 32-bit calls end the process.
 
     Raises:
         OSError: the kernel refused, or there is no table for this machine.
@@ -153,6 +153,17 @@ def _program() -> bytes:
         number = numbers[column]
         if number is not None:
             steps += [_step(_EQUAL, number, otherwise=1), _step(_RETURN, _EPERM)]
+    steps += [  # a process may ask for its own limits, which is what getrlimit() does, and set none
+        _step(_EQUAL, _PRLIMIT64[column], otherwise=8),
+        _step(_LOAD, _FIRST_ARGUMENT),
+        _step(_EQUAL, 0, otherwise=5),
+        _step(_LOAD, _THIRD_ARGUMENT),
+        _step(_EQUAL, 0, otherwise=3),
+        _step(_LOAD, _THIRD_ARGUMENT + 4),
+        _step(_EQUAL, 0, otherwise=1),
+        _step(_RETURN, _ALLOW),
+        _step(_RETURN, _EPERM),
+    ]
     steps += [  # abort() signals its own process, which is fine
         _step(_EQUAL, _TGKILL[column], otherwise=3),
         _step(_LOAD, _FIRST_ARGUMENT),
