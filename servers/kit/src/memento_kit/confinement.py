@@ -27,7 +27,8 @@ _NO_NEW_PRIVILEGES, _SET_SECCOMP, _FILTER_MODE = 38, 22, 2
 
 _ALLOW, _KILL, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 _LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _THIRD_ARGUMENT = 0, 4, 16, 32
+_NUMBER, _ARCHITECTURE = 0, 4
+_FIRST_ARGUMENT, _THIRD_ARGUMENT = 16, 32
 """Offsets in `struct seccomp_data`."""
 _X32 = 0x40000000
 _MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
@@ -94,7 +95,8 @@ def confine_files(readable: Iterable[str]) -> None:
 def confine_system_calls() -> None:
     """From now on this process opens no socket, starts no program and touches no other process.
 
-    It may still fork, start threads and ask for its own limits. The refused calls answer EPERM; 32-bit calls end the process.
+    It may still fork, start threads and ask for its own limits. The refused calls answer EPERM; 32-bit calls end the
+    process.
 
     Raises:
         OSError: the kernel refused, or there is no table for this machine.
