@@ -155,8 +155,6 @@ def _without_images(message: Message) -> Message:
 # --- what an endpoint's refusal tells ------------------------------------------------------------------------
 
 _REFUSED: Sequence[tuple[re.Pattern[str], dict[str, Any]]] = [
-    (re.compile(r"max_completion_tokens"), {"limit_parameter": "max_tokens"}),
-    (re.compile(r"max_tokens"), {"limit_parameter": "max_completion_tokens"}),
     (re.compile(r"reasoning[_ ]effort", re.I), {"reasoning_effort": False}),
     (re.compile(r"temperature", re.I), {"temperature": False}),
     (re.compile(r"\bseed\b", re.I), {"seed": False}),
@@ -171,7 +169,6 @@ _REFUSED: Sequence[tuple[re.Pattern[str], dict[str, Any]]] = [
 def learned(dialect: Dialect, error: str, request: dict[str, Any]) -> Dialect | None:
     """The dialect after an endpoint refused `request` (as it was sent) with `error`; `None` when it taught nothing."""
     sent = {
-        "limit_parameter": dialect.limit_parameter in request and dialect.limit_parameter in error,
         "reasoning_effort": "reasoning_effort" in request,
         "temperature": "temperature" in request,
         "seed": "seed" in request,
@@ -179,6 +176,9 @@ def learned(dialect: Dialect, error: str, request: dict[str, Any]) -> Dialect | 
         "images": "image_url" in str(request["messages"]),
         "native_tools": "tools" in request,
     }
+    if dialect.limit_parameter in request and dialect.limit_parameter in error:
+        other: Any = "max_tokens" if dialect.limit_parameter == "max_completion_tokens" else "max_completion_tokens"
+        return replace(dialect, limit_parameter=other)
     for pattern, change in _REFUSED:
         if not pattern.search(error):
             continue

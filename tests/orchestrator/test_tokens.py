@@ -1,0 +1,106 @@
+"""Counting tokens without a tokenizer, and the ledger: what is told, what is counted here, what is unknown."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from mcp.server import MCPServer
+from mcp.types import CallToolResult, TextContent
+from openai import AsyncOpenAI
+
+from memento.budget import NOTHING_USED
+from memento.events import ModelCalled, RunEnded, ToolReturned, Usage
+from memento.model import Model
+from memento.prices import add_usage
+from memento.terminal import cost_text
+from memento.tokens import TokenEstimator, count_tokens
+from support.scripted_model import answers, calls, completion, plans, says, scene
+
+pytestmark = pytest.mark.anyio
+
+KNOWN = {  # texts and how many o200k_base tokens they have, counted once with tiktoken elsewhere
+    "The quick brown fox jumps over the lazy dog.": 10,
+    "def add(a, b):\n    return a + b\n": 13,
+    '{"id": 12345, "name": "item", "tags": ["a", "b"]}': 20,
+    "Donaudampfschifffahrtsgesellschaft ist ein langes Wort.": 16,
+    "我们今天去看大桥。": 8,
+}
+
+
+@pytest.mark.parametrize(("text", "tokens"), KNOWN.items())
+def test_a_count_is_near_that_of_a_common_tokenizer(text: str, tokens: int) -> None:
+    assert 0.6 * tokens <= count_tokens(text) <= 1.5 * tokens
+
+
+def test_counts_follow_what_a_server_reports() -> None:
+    estimator = TokenEstimator()
+    messages = [{"role": "user", "content": "word " * 500}]
+    for _ in range(20):
+        estimator.learn(estimator.input_tokens(messages), 1_500)
+    assert 1_450 < estimator.input_tokens(messages) < 1_550
+    estimator.learn(estimator.input_tokens(messages), None)
+    estimator.learn(0, 10)
+    assert 1_450 < estimator.input_tokens(messages) < 1_550
+
+
+async def test_every_kind_of_token_that_a_server_tells_is_in_the_ledger(tmp_path: Path) -> None:
+    usage: Any = {
+        "prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150,
+        "prompt_tokens_details": {"cached_tokens": 40, "audio_tokens": 3, "image_tokens": 20},
+        "completion_tokens_details": {"reasoning_tokens": 30, "audio_tokens": 2},
+    }  # fmt: skip
+    async with scene(tmp_path, [plans("x"), says("r"), answers("a")], usage=usage) as play:
+        result = await play.run()
+    used = result.usage
+    assert (used.input_tokens, used.cached_tokens, used.image_tokens) == (300, 120, 60)
+    assert (used.output_tokens, used.reasoning_tokens, used.audio_tokens) == (150, 90, 15)
+    assert not used.is_estimated
+    assert play.of(RunEnded)[0].usage == used
+
+
+async def test_a_priced_call_whose_usage_is_not_told_is_estimated_and_says_so() -> None:
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        return completion(says("Hello there, this is a reply."))
+
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(reply))
+    async with AsyncOpenAI(api_key="k", base_url="https://api.openai.com/v1", http_client=http) as client:
+        told = (await Model(client, "gpt-4.1").complete([{"role": "user", "content": "Say hello."}])).usage
+    assert told.is_estimated
+    assert told.input_tokens is not None
+    assert told.output_tokens is not None
+    assert 0 < (told.cost_usd or 0) < 0.001
+    assert "(about " in cost_text(told)
+
+
+async def test_a_sum_with_an_estimate_is_an_estimate_and_with_an_unknown_unknown() -> None:
+    known = Usage(input_tokens=1, output_tokens=1, cached_tokens=0, cost_usd=0.5)
+    about = known.model_copy(update={"is_estimated": True})
+    assert add_usage(add_usage(NOTHING_USED, known), about) == Usage(
+        input_tokens=2, output_tokens=2, cached_tokens=0, cost_usd=1.0, is_estimated=True
+    )
+    assert add_usage(known, Usage()).cost_usd is None
+
+
+async def test_what_a_tool_says_that_it_cost_is_in_the_sum_and_counts_against_the_limit(tmp_path: Path) -> None:
+    server: MCPServer[Any] = MCPServer("paid")
+
+    @server.tool()
+    def look(n: int) -> CallToolResult:
+        """Look."""
+        return CallToolResult(content=[TextContent(text=f"seen {n}")], _meta={"memento/cost_usd": 0.02})
+
+    usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+    script = [plans("x"), calls(("paid__look", {"n": 1}), ("paid__look", {"n": 2})), answers("a")]
+    async with scene(tmp_path, script, servers={"paid": server}, usage=usage, max_cost_usd=0.03) as play:
+        for model in (play.agent.planner, play.agent.executor):
+            model.is_free = True
+        result = await play.run()
+    assert [event.cost_usd for event in play.of(ToolReturned)] == [0.02, 0.02]
+    assert result.usage.cost_usd == pytest.approx(0.04)
+    assert result.reason == "the limit of $0.03 is reached"
+    models = sum(event.usage.cost_usd or 0 for event in play.of(ModelCalled))
+    tools = sum(event.cost_usd for event in play.of(ToolReturned))
+    assert play.of(RunEnded)[0].usage.cost_usd == pytest.approx(models + tools)
+    assert json.dumps(play.model.sent[-1]["messages"])
