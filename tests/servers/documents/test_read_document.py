@@ -241,7 +241,7 @@ async def test_html_is_read_as_text_without_scripts(tmp_path: Path) -> None:
     )
     document = await read(tmp_path, source="page.txt")
     assert document["kind"] == "html"
-    assert document["text"] == "# A & B\n\n## Head\n\nOne\ntwo\n\n- point\n\n| x | y\n"
+    assert document["text"] == "# A & B\n\n## Head\n\nOne\ntwo\n\n- point\n\n|  |  |\n| --- | --- |\n| x | y |\n"
 
 
 async def test_a_mislabelled_file_is_read_as_what_it_is(tmp_path: Path) -> None:
@@ -259,13 +259,12 @@ def bad_files() -> list[Any]:
         pytest.param(b"%PDF-1.7\nnothing else", "The PDF is damaged", id="header only"),
         pytest.param(good[: len(good) // 4], "The PDF is damaged", id="truncated PDF"),
         pytest.param(ENCRYPTED_OFFICE, "The Office file is encrypted with a password", id="encrypted Office"),
-        pytest.param(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "from before 2007", id="old Office"),
+        pytest.param(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "an old Office", id="old Office"),
         pytest.param(b"PK\x03\x04 cut off here", "its directory is damaged", id="broken ZIP"),
-        pytest.param(zip_bytes({"a.txt": b"x"}), "a ZIP archive with 1 members", id="archive"),
         pytest.param(zip_bytes({"xl/workbook.xml": b"<not-closed"}), "The workbook is damaged", id="broken workbook"),
-        pytest.param(zip_bytes({"ppt/presentation.xml": b"<x/>"}), "a PowerPoint presentation", id="pptx"),
+        pytest.param(zip_bytes({"ppt/presentation.xml": b"<x/>"}), "There are no slides in it", id="pptx"),
         pytest.param(zip_bytes({"word/document.xml": b"<x>"}), "The Word document is damaged", id="broken docx"),
-        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), "This is a PNG image", id="image"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), "The image is damaged", id="image"),
         pytest.param(bytes(range(256)) * 20, "a binary file of an unknown kind", id="binary"),
     ]
 
@@ -335,9 +334,9 @@ async def test_a_second_reading_needs_no_child_and_a_changed_file_is_read_anew(
     jobs: list[str] = []
     real_run = Isolation.run
 
-    async def counted(self: Isolation, function: str, arguments: list[Any], document: int | None = None) -> Any:
+    async def counted(self: Isolation, function: str, arguments: list[Any], *rest: Any, **named: Any) -> Any:
         jobs.append(function)
-        return await real_run(self, function, arguments, document)
+        return await real_run(self, function, arguments, *rest, **named)
 
     monkeypatch.setattr(Isolation, "run", counted)
     make_pdf(tmp_path / "a.pdf", ["Old words"])

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from memento_documents.cells import CellRange, find_header, markdown_table, parse_range
 from memento_documents.delimited import find_delimiter, read_rows
+from memento_documents.html import html_to_text
 from memento_documents.passages import find_passages
-from memento_documents.plain_text import decode, html_to_text
+from memento_documents.plain_text import decode
 from memento_documents.reading import Section, Unreadable, read_text
 from support.document_files import make_pdf, make_xlsx
 

@@ -85,15 +85,16 @@ def _is_year(cell: object) -> bool:
     return re.fullmatch(r"(?:1[89]|20)\d\d", str(cell).strip()) is not None
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(rows: Sequence[Sequence[str]], *, header: int | None = None) -> str:
     """Rows as a Markdown table; its rule stands under the header row, or under an empty head when there is none.
 
-    Titles and notes above the header stay above the table as lines.
+    `header` is the index of the header row where the caller knows it; otherwise it is looked for. Titles and notes
+    above it stay above the table as lines.
     """
     width = max((len(row) for row in rows), default=0)
     if not width:
         return ""
-    header = find_header(rows)
+    header = find_header(rows) if header is None else header
     above = [] if header is None else [" ".join(cell for cell in row if cell) for row in rows[:header]]
     head = [""] * width if header is None else rows[header]
     body = rows if header is None else rows[header + 1 :]

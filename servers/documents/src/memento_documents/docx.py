@@ -1,25 +1,28 @@
-"""Word documents (DOCX) as Markdown: headings, lists, tables, then footnotes, endnotes and comments.
+"""Word documents (DOCX) as Markdown: headings, lists, tables, pictures, then notes, comments, page headers and footers.
 
 Reads the parts of the ZIP file directly (ECMA-376 part 1, §17). Deleted text of tracked changes is left out, inserted
-text kept. Not read: text in drawings' fallbacks, fields' instructions, headers and footers, embedded objects, macros.
+text kept. Not read: text in drawings' fallbacks, fields' instructions, embedded objects, macros.
 """
 
-import zipfile
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, BinaryIO
-from xml.etree.ElementTree import Element, ParseError, fromstring
+from xml.etree.ElementTree import Element
 
 from memento_documents.cells import markdown_table
-from memento_documents.kinds import Unreadable
+from memento_documents.package import Package, open_package, walk
 from memento_documents.reading import Document, Section
 
 __all__ = ["read_docx"]
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
+_R = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}"
+_WP = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}"
+_INLINE_PICTURE, _ANCHORED_PICTURE = f"{_WP}inline", f"{_WP}anchor"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _TITLE = "{http://purl.org/dc/elements/1.1/}title"
-_MAX_PART_BYTES = 100_000_000
-"""An unpacked part above this is a bomb, or a book no one reads here: bomb.docx unpacks 2.5 MB to 712 MB."""
 _NOTES = (("word/footnotes.xml", "Footnotes"), ("word/endnotes.xml", "Endnotes"), ("word/comments.xml", "Comments"))
 
 
@@ -29,46 +32,61 @@ def read_docx(file: BinaryIO) -> Document:
     Raises:
         Unreadable: a part of it is missing, damaged or too large.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            body = _part(archive, "word/document.xml")
-            if body is None:
-                raise Unreadable("The Word document has no text part; it is damaged.")
-            levels = _heading_levels(_part(archive, "word/styles.xml"))
-            blocks = [*_blocks(body, levels)]
-            for name, title in _NOTES:
-                notes = _part(archive, name)
-                lines = [f"- {text}" for note in notes if (text := _inline(note))] if notes is not None else []
-                blocks += [f"## {title}", "\n".join(lines)] if lines else []
-            core = _part(archive, "docProps/core.xml")
-    except (zipfile.BadZipFile, ParseError, EOFError, NotImplementedError, RuntimeError) as exc:
-        raise Unreadable(
-            f"The Word document is damaged ({type(exc).__name__}); open it in Word and save it again."
-        ) from exc
+    with open_package(file, "The Word document") as package:
+        body = package.required("word/document.xml")
+        blocks = [*_blocks(body, _styles(package, "word/document.xml"))]
+        for name, title in _NOTES:
+            part = package.xml(name)
+            lines = [line for note in part if (line := _note(note))] if part is not None else []
+            blocks += [f"## {title}", "\n".join(lines)] if lines else []
+        blocks += _headers_and_footers(package)
+        core = package.xml("docProps/core.xml")
+        notes = ["It has macros, which were not run."] if package.has_macros else []
     title = None if core is None else core.findtext(_TITLE)
-    return Document("docx", [Section("\n\n".join(block for block in blocks if block) + "\n")], title=title or None)
+    text = "\n\n".join(block for block in blocks if block) + "\n"
+    return Document("docx", [Section(text)], title=title or None, notes=notes)
 
 
-def _part(archive: zipfile.ZipFile, name: str) -> Element | None:
-    try:
-        info = archive.getinfo(name)
-    except KeyError:
-        return None
-    if info.file_size > _MAX_PART_BYTES:
-        raise Unreadable(f"A part of it unpacks to {info.file_size / 1e6:.0f} MB, too large to be read here.")
-    with archive.open(info) as part:
-        content = part.read(_MAX_PART_BYTES + 1)  # the directory may lie about the size
-    if len(content) > _MAX_PART_BYTES:
-        raise Unreadable("A part of it is too large to be read here.")
-    return fromstring(content)  # expat: external entities are not fetched, amplification is refused
+def _note(note: Element) -> str:
+    """`- [^1]: text` for a foot- or endnote, `- Ann: text` for a comment."""
+    text = " ".join(_inline(note).split())
+    author, number = note.get(f"{_W}author"), note.get(f"{_W}id")
+    mark = f"{author}: " if author else f"[^{number}]: " if number and note.tag != f"{_W}comment" else ""
+    return f"- {mark}{text}" if text else ""
 
 
-def _heading_levels(styles: Element | None) -> dict[str, int]:
-    """Style id to heading level, 1 to 6; by the style's outline level, or its built-in English name."""
-    levels: dict[str, int] = {}
-    if styles is None:
-        return levels
-    for style in styles.iter(f"{_W}style"):
+def _headers_and_footers(package: Package) -> Iterator[str]:
+    """Each text once: a document has one header per section and kind of page, mostly all alike."""
+    for kind, title in (("header", "Page headers"), ("footer", "Page footers")):
+        texts: dict[str, None] = {}
+        for name in sorted(package.names):
+            if re.fullmatch(rf"word/{kind}\d*\.xml", name) and (root := package.xml(name)) is not None:
+                texts |= dict.fromkeys(filter(None, [" ".join(_inline(root).split())]))
+        if texts:
+            yield f"## {title}"
+            yield "\n".join(f"- {text}" for text in texts)
+
+
+@dataclass
+class _Styles:
+    """What paragraph styles and numberings mean."""
+
+    levels: dict[str, int]
+    """Style id to heading level, 1 to 6."""
+    numberings: dict[str, str]
+    """Style id to the id of the list numbering that comes with it."""
+    ordered: set[tuple[str, int]]
+    """(numbering id, list level) of the lists that count; the others have bullets."""
+    pictures: dict[str, str]
+    """Relation id to the picture's member name."""
+
+
+def _styles(package: Package, part: str) -> _Styles:
+    pictures = {each: member for each, (kind, member) in package.relations(part).items() if kind == "image"}
+    found = _Styles({}, {}, set(), pictures)
+    styles = package.xml("word/styles.xml")
+    for style in styles.iter(f"{_W}style") if styles is not None else ():
+        key = style.get(f"{_W}styleId") or ""
         name = (_value(style, f"{_W}name") or "").lower()
         level = _number(_value(style, f"{_W}pPr/{_W}outlineLvl"), -1) + 1
         if name.startswith("heading "):
@@ -76,8 +94,19 @@ def _heading_levels(styles: Element | None) -> dict[str, int]:
         elif name == "title":
             level = 1
         if 1 <= level <= 9:
-            levels[style.get(f"{_W}styleId") or ""] = min(level, 6)
-    return levels
+            found.levels[key] = min(level, 6)
+        numbering = _value(style, f"{_W}pPr/{_W}numPr/{_W}numId")
+        if numbering is not None:
+            found.numberings[key] = numbering
+    root = package.xml("word/numbering.xml")
+    if root is not None:
+        abstract = {each.get(f"{_W}abstractNumId"): each for each in root.iter(f"{_W}abstractNum")}
+        for numbering in root.iter(f"{_W}num"):
+            kind = abstract.get(_value(numbering, f"{_W}abstractNumId"))
+            for level in kind.iter(f"{_W}lvl") if kind is not None else ():
+                if _value(level, f"{_W}numFmt") not in (None, "bullet", "none"):
+                    found.ordered.add((numbering.get(f"{_W}numId") or "", _number(level.get(f"{_W}ilvl"), 0)))
+    return found
 
 
 def _value(element: Element, path: str) -> str | None:
@@ -90,17 +119,21 @@ def _number(text: str | None, otherwise: int) -> int:
     return int(text) if text is not None and text.isdecimal() else otherwise
 
 
-def _blocks(container: Element, levels: dict[str, int]) -> Iterator[str]:
+def _blocks(container: Element, styles: _Styles) -> Iterator[str]:
     """Paragraphs and tables in order, also those wrapped in content controls; a list's items come as one block."""
     items: list[str] = []
+    counts: list[int] = []
     for block in _children(container):
-        text, is_item = _paragraph(block, levels) if block.tag == f"{_W}p" else (_table(block), False)
-        if is_item:
-            items.append(text)
+        text, item = _paragraph(block, styles) if block.tag == f"{_W}p" else (_table(block, styles), None)
+        if item is not None:
+            level, is_ordered = item
+            counts = [*counts, *[0] * (level + 1 - len(counts))][: level + 1]
+            counts[level] += 1
+            items.append("  " * level + (f"{counts[level]}. " if is_ordered else "- ") + text)
             continue
-        if items:
+        if items and text:
             yield "\n".join(items)
-            items = []
+            items, counts = [], []
         yield text
     if items:
         yield "\n".join(items)
@@ -119,38 +152,76 @@ def _children(container: Element) -> Iterator[Element]:
             waiting.pop()
 
 
-def _paragraph(paragraph: Element, levels: dict[str, int]) -> tuple[str, bool]:
-    """The text with its marks, and whether it is an item of a list."""
-    text = _inline(paragraph)
+def _paragraph(paragraph: Element, styles: _Styles) -> tuple[str, tuple[int, bool] | None]:
+    """The text with a heading's mark; for an item of a list its level, and whether the list counts."""
+    text = _inline(paragraph, styles)
     if not text:
-        return "", False
-    level = levels.get(_value(paragraph, f"{_W}pPr/{_W}pStyle") or "", 0)
+        return "", None
+    style = _value(paragraph, f"{_W}pPr/{_W}pStyle") or ""
+    level = styles.levels.get(style, 0) or min(_number(_value(paragraph, f"{_W}pPr/{_W}outlineLvl"), -1) + 1, 6)
     if level:
-        return "#" * level + " " + " ".join(text.split()), False
-    numbering = f"{_W}pPr/{_W}numPr"
-    if paragraph.find(numbering) is None:
-        return text, False
-    indent = _number(_value(paragraph, f"{numbering}/{_W}ilvl"), 0)
-    return "  " * min(indent, 8) + "- " + " ".join(text.split()), True
+        return "#" * level + " " + " ".join(text.split()), None
+    properties = f"{_W}pPr/{_W}numPr"
+    own = _value(paragraph, f"{properties}/{_W}numId")
+    numbering = styles.numberings.get(style) if own is None else own
+    if (numbering in (None, "0") and paragraph.find(properties) is None) or numbering == "0":
+        return text, None
+    indent = min(_number(_value(paragraph, f"{properties}/{_W}ilvl"), 0), 8)
+    return " ".join(text.split()), (indent, (numbering or "", indent) in styles.ordered)
 
 
-def _inline(element: Element) -> str:
-    """All text below `element`, paragraphs parted by line ends; walks without recursion, however deep it is nested."""
+_UNSEEN = frozenset({_FALLBACK, f"{_W}pPr", f"{_W}del", f"{_W}moveFrom", f"{_W}instrText"})
+_NOTE_MARKS = (f"{_W}footnoteReference", f"{_W}endnoteReference")
+
+
+def _inline(element: Element, styles: _Styles | None = None) -> str:
+    """All text below `element`, paragraphs parted by line ends, with marks where notes and pictures stand."""
     pieces: list[str] = []
-    waiting = [element]
-    while waiting:
-        node = waiting.pop()
+    for node in walk(element, _UNSEEN):
         if node.tag == f"{_W}t":
             pieces.append(node.text or "")
         elif node.tag == f"{_W}tab":
             pieces.append("\t")
         elif node.tag in (f"{_W}br", f"{_W}cr", f"{_W}p"):
             pieces.append("\n")
-        if node.tag not in (_FALLBACK, f"{_W}pPr", f"{_W}del", f"{_W}moveFrom"):
-            waiting += reversed(node)
+        elif node.tag == f"{_W}noBreakHyphen":
+            pieces.append("-")
+        elif node.tag in _NOTE_MARKS:
+            pieces.append(f"[^{node.get(f'{_W}id') or ''}]")
+        elif node.tag in (_INLINE_PICTURE, _ANCHORED_PICTURE) and styles is not None:
+            pieces.append(_picture(node, styles))
     return "".join(pieces).strip()
 
 
-def _table(table: Element) -> str:
-    rows = [[" ".join(_inline(cell).split()) for cell in row.iter(f"{_W}tc")] for row in table.iter(f"{_W}tr")]
+def _picture(drawing: Element, styles: _Styles) -> str:
+    """`![what it shows](member)`; the member can be read as `report.docx!/member`."""
+    blip = next(drawing.iter(f"{_A}blip"), None)
+    member = styles.pictures.get("" if blip is None else blip.get(f"{_R}embed") or "")
+    if member is None:
+        return ""
+    named = drawing.find(f"{_WP}docPr")
+    said = "" if named is None else named.get("descr") or named.get("name") or ""
+    return f"![{' '.join(said.split())}]({member})"
+
+
+def _table(table: Element, styles: _Styles) -> str:
+    """Rows of the table itself; one inside a cell is that cell's text. A cell across columns fills the first."""
+    rows: list[list[str]] = []
+    for row in _parts(table, f"{_W}tr"):
+        cells: list[str] = []
+        for cell in _parts(row, f"{_W}tc"):
+            span = _number(_value(cell, f"{_W}tcPr/{_W}gridSpan"), 1)
+            cells += [" ".join(_inline(cell, styles).split()), *[""] * min(span - 1, 100)]
+        rows.append(cells)
     return markdown_table(rows).rstrip("\n")
+
+
+def _parts(container: Element, tag: str) -> Iterator[Element]:
+    """Rows of a table, or cells of a row, also those in content controls; not those of tables inside."""
+    waiting = [*reversed(container)]
+    while waiting:
+        node = waiting.pop()
+        if node.tag == tag:
+            yield node
+        elif node.tag in (f"{_W}sdt", f"{_W}sdtContent", f"{_W}ins", f"{_W}customXml"):
+            waiting += reversed(node)

@@ -1,18 +1,26 @@
-"""What a parsing child does: the functions that `isolation` runs by name, in and out as plain JSON values."""
+"""What a parsing child does: the functions that `isolation` runs by name, in and out as plain JSON values.
+
+Each begins with `open_member`, so that it works on `archive.zip!/member` as on a file.
+"""
 
 import dataclasses
 from typing import Any, BinaryIO
 
+from memento_documents.archive import open_member
 from memento_documents.kinds import Unreadable, detect_kind
 from memento_documents.reading import read_file
 from memento_documents.tables import query
 
-__all__ = ["layout_tables", "page_picture", "page_tables", "query_table", "read_document"]
+__all__ = [
+    "layout_tables", "page_picture", "page_tables", "pictures", "query_table", "read_cells", "read_document", "sound",
+]  # fmt: skip
 
 
-def read_document(file: BinaryIO, name: str, sheet: str | None = None, cells: str | None = None) -> dict[str, Any]:
+def read_document(
+    file: BinaryIO, name: str, sheet: str | None = None, cells: str | None = None, whole: bool = False
+) -> dict[str, Any]:
     """`reading.read_file` as JSON."""
-    return dataclasses.asdict(read_file(file, name, sheet=sheet, cells=cells))
+    return dataclasses.asdict(read_file(*open_member(file, name), sheet=sheet, cells=cells, whole=whole))
 
 
 def query_table(
@@ -20,7 +28,7 @@ def query_table(
 ) -> dict[str, Any]:
     """`tables.query` as JSON."""
     return dataclasses.asdict(
-        query(file, name, sql, sheet=sheet, max_rows=max_rows, time_limit_seconds=time_limit_seconds)
+        query(*open_member(file, name), sql, sheet=sheet, max_rows=max_rows, time_limit_seconds=time_limit_seconds)
     )
 
 
@@ -46,7 +54,39 @@ def page_picture(file: BinaryIO, name: str, page: int, region: list[float] | Non
 
 
 def _pdf(file: BinaryIO, name: str) -> BinaryIO:
+    file, name = open_member(file, name)
     kind = detect_kind(file, name)
     if kind != "pdf":
         raise Unreadable(f"This is {kind}, not a PDF; read it with read_document, ask its tables with query_table.")
     return file
+
+
+def read_cells(file: BinaryIO, name: str, sheet: str | None, cells: str) -> dict[str, Any]:
+    """`cell_details.read_cells` as JSON."""
+    from memento_documents.cell_details import read_cells as read
+
+    return dataclasses.asdict(read(*open_member(file, name), sheet, cells))
+
+
+def pictures(
+    file: BinaryIO, name: str, count: int, start_seconds: float, end_seconds: float | None, max_pixels: int
+) -> dict[str, Any]:
+    """`media.pictures`, for what has pictures."""
+    from memento_documents import media
+
+    file, name = open_member(file, name)
+    kind = detect_kind(file, name)
+    if kind not in ("image", "video", "audio"):
+        raise Unreadable(f"This is {kind}, not an image or a video; read_document reads it, view_page shows PDF pages.")
+    return media.pictures(file, kind, count, start_seconds, end_seconds, max_pixels)
+
+
+def sound(file: BinaryIO, name: str, start_seconds: float, length_seconds: float) -> dict[str, Any]:
+    """`media.sound`, for what has sound."""
+    from memento_documents import media
+
+    file, name = open_member(file, name)
+    kind = detect_kind(file, name)
+    if kind not in ("audio", "video"):
+        raise Unreadable(f"This is {kind}, not a sound or video recording.")
+    return media.sound(file, start_seconds, length_seconds)

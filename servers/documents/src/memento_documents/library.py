@@ -1,4 +1,4 @@
-"""The documents a server has open: found in the allowed folders, read in isolation, kept by content.
+"""The documents a server has open: found in the allowed folders or fetched, read in isolation, kept by content.
 
 Owns the way from a name to parsed text, and the memory of it: a document is known by the hash of its bytes, so the
 same content under two names is read once, and a changed file is read anew.
@@ -6,20 +6,27 @@ same content under two names is read once, and a changed file is read anew.
 
 import hashlib
 import os
+import re
 import stat
+import tempfile
 from collections import OrderedDict
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import PurePath, PurePosixPath
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote, urlsplit
 
 import anyio.to_thread
 
+from memento_documents.cache import DocumentCache
 from memento_documents.isolation import Isolation, OnProgress
-from memento_documents.kinds import Unreadable
+from memento_documents.kinds import MEMBER_MARK, Unreadable
 from memento_documents.reading import Document, Section
 from memento_kit import AllowedPaths
+
+if TYPE_CHECKING:
+    from memento_kit.safe_http import SafeHttp
 
 __all__ = ["Library"]
 
@@ -28,7 +35,9 @@ _HASHED_AT_ONCE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class _Opened:
-    path: Path
+    name: str
+    """The file's own name, and after it the members to go into: `data.zip!/table.csv`."""
+    members: str
     descriptor: int
     status: os.stat_result
 
@@ -44,7 +53,12 @@ class Library:
         max_file_bytes: int,
         cache_chars: int,
         layout: Isolation | None = None,
+        cache: DocumentCache | None = None,
+        web: "SafeHttp | None" = None,
     ) -> None:
+        self._cache = cache
+        self._web = web
+        self._pages: OrderedDict[str, bytes] = OrderedDict()
         self._paths = paths
         self._layout = layout
         self._isolation = isolation
@@ -59,26 +73,32 @@ class Library:
         *,
         sheet: str | None = None,
         cells: str | None = None,
+        whole: bool = False,
         on_progress: OnProgress | None = None,
     ) -> Document:
-        """Return the document, from memory when its content has been read before.
+        """Return the document, from memory or disk when its content has been read before.
 
         Raises:
             PathNotAllowed: the path is outside the allowed folders, or not there.
             Unreadable: it is no readable document; one line says why.
         """
-        with self._opened(source) as opened:
-            key = (await self._hash(opened), opened.path.suffix.lower(), sheet or "", cells or "")
+        async with self._opened(source) as opened:
+            suffix = PurePath(opened.name).suffix.lower()
+            key = (await self._hash(opened), opened.members, suffix, sheet or "", cells or "", str(whole))
             known = self._documents.get(key)
             if known is not None:
                 self._documents.move_to_end(key)
                 return known
-            raw = await self._isolation.run(
-                "memento_documents.jobs:read_document",
-                [opened.path.name, sheet, cells],
-                opened.descriptor,
-                on_progress=on_progress,
-            )
+            raw = None if self._cache is None else await anyio.to_thread.run_sync(self._cache.get, key)
+            if raw is None:
+                raw = await self._isolation.run(
+                    "memento_documents.jobs:read_document",
+                    [opened.name, sheet, cells, whole],
+                    opened.descriptor,
+                    on_progress=on_progress,
+                )
+                if self._cache is not None:
+                    await anyio.to_thread.run_sync(self._cache.put, key, raw)
         document = _document(raw)
         self._documents[key] = document
         self._forget()
@@ -90,10 +110,10 @@ class Library:
         Raises:
             PathNotAllowed, Unreadable: as for `read`.
         """
-        with self._opened(source) as opened:
+        async with self._opened(source) as opened:
             return await self._isolation.run(
                 f"memento_documents.jobs:{job}",
-                [opened.path.name, *arguments],
+                [opened.name, *arguments],
                 opened.descriptor,
                 on_progress=on_progress,
             )
@@ -114,10 +134,10 @@ class Library:
         if self._layout is None or not uncertain:
             return tables, []
         try:
-            with self._opened(source) as opened:
+            async with self._opened(source) as opened:
                 raw = await self._layout.run(
                     "memento_documents.jobs:layout_tables",
-                    [opened.path.name, uncertain],
+                    [opened.name, uncertain],
                     opened.descriptor,
                     on_progress=on_progress,
                 )
@@ -133,17 +153,22 @@ class Library:
         Raises:
             PathNotAllowed, Unreadable: as for `read`, and for SQL that is refused, wrong or slow.
         """
-        with self._opened(source) as opened:
-            return await self._isolation.run(
-                "memento_documents.jobs:query_table",
-                [opened.path.name, sql, sheet, max_rows, time_limit_seconds],
-                opened.descriptor,
-            )
+        return await self.run("query_table", source, [sql, sheet, max_rows, time_limit_seconds])
 
-    @contextmanager
-    def _opened(self, source: str) -> Generator[_Opened]:
+    @asynccontextmanager
+    async def _opened(self, source: str) -> AsyncGenerator[_Opened]:
         """Open once: what is checked, hashed and parsed is then one and the same file."""
-        path = self._paths.resolve(source)
+        outer, mark, members = source.partition(MEMBER_MARK)
+        members = mark + members
+        if re.match(r"https?://", source, re.IGNORECASE):
+            content = await self._fetched(outer)
+            with tempfile.TemporaryFile() as file:
+                file.write(content)
+                file.flush()
+                name = unquote(PurePosixPath(urlsplit(outer).path).name) or "page"
+                yield _Opened(name + members, members, file.fileno(), os.fstat(file.fileno()))
+            return
+        path = self._paths.resolve(outer)
         if path.is_dir():
             names = sorted(child.name for child in path.iterdir() if not child.name.startswith("."))
             listed = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
@@ -159,9 +184,28 @@ class Library:
             if status.st_size > self._max_file_bytes:
                 limit = f"up to {self._max_file_bytes / 1e6:.0f} MB are read here"
                 raise Unreadable(f"The file has {status.st_size / 1e6:.0f} MB; {limit}.")
-            yield _Opened(path, descriptor, status)
+            yield _Opened(path.name + members, members, descriptor, status)
         finally:
             os.close(descriptor)
+
+    async def _fetched(self, url: str) -> bytes:
+        """What is at an address; the last few are kept, so that reading on fetches nothing anew."""
+        if self._web is None:
+            raise Unreadable("Addresses are not fetched here; name a file in the allowed folders.")
+        if url not in self._pages:
+            from memento_kit.safe_http import SafeHttpError
+
+            try:
+                answer = await self._web.fetch(url)
+            except SafeHttpError as exc:
+                raise Unreadable(str(exc)) from exc
+            if answer.status >= 400:
+                raise Unreadable(f"The address answered with HTTP {answer.status}.")
+            self._pages[url] = answer.body
+            while len(self._pages) > 1 and sum(map(len, self._pages.values())) > self._max_file_bytes:
+                self._pages.popitem(last=False)
+        self._pages.move_to_end(url)
+        return self._pages[url]
 
     async def _hash(self, opened: _Opened) -> str:
         status = opened.status
@@ -192,6 +236,5 @@ def _sha256(descriptor: int) -> str:
 
 
 def _document(raw: Any) -> Document:
-    return Document(
-        raw["kind"], [Section(**section) for section in raw["sections"]], title=raw["title"], notes=raw["notes"]
-    )
+    sections = [Section(**section) for section in raw["sections"]]
+    return Document(**{**raw, "sections": cast(Any, sections)})

@@ -12,17 +12,22 @@ from memento_documents.kinds import Kind, Unreadable, detect_kind
 
 __all__ = ["Document", "Kind", "Section", "Unreadable", "read_file", "read_text"]
 
+_GRIDS = ("xlsx", "xls", "xlsb", "ods", "table", "gzip", "bzip2", "xz")
+"""What has sheets or cells, or may have when it is unpacked."""
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A stretch of text with the place it came from: a page (1-based) of a PDF, a sheet of a workbook, or neither."""
+    """A stretch of text with the place it came from: a page, a sheet of a workbook, or neither."""
 
     text: str
     page: int | None = None
+    """1-based: a page of a PDF, a slide of a presentation, a chapter of a book."""
     sheet: str | None = None
     title: str | None = None
-    """What the outline calls the page."""
+    """What the outline calls the page, or the slide or chapter itself."""
     rows: int | None = None
+    """Of the whole sheet, where the text holds only its first rows."""
     columns: int | None = None
 
 
@@ -34,6 +39,12 @@ class Document:
     sections: list[Section]
     title: str | None = None
     notes: list[str] = field(default_factory=list[str])
+    outline: list[str] = field(default_factory=list[str])
+    """Of JSON, XML and YAML: what is in it, a line per key or element, indented."""
+    is_cut: bool = False
+    """Of a large workbook only the first rows are here; `read_file` gives all with `whole`."""
+    line_is_row: bool = False
+    """Each line of a section's text is a row of its sheet, the first line row 1."""
 
 
 def read_text(path: Path) -> list[Section]:
@@ -47,17 +58,50 @@ def read_text(path: Path) -> list[Section]:
         return read_file(file, path.name).sections
 
 
-def read_file(file: BinaryIO, name: str, *, sheet: str | None = None, cells: str | None = None) -> Document:
+def read_file(
+    file: BinaryIO, name: str, *, sheet: str | None = None, cells: str | None = None, whole: bool = False
+) -> Document:
     """Read an open file; `name` only helps to tell plain-text kinds apart.
 
-    `sheet` and `cells` ("A1:D20") choose a part of a spreadsheet or table.
+    `sheet` and `cells` ("A1:D20") choose a part of a spreadsheet or table. Of a large workbook the first rows are
+    read, unless `whole` asks for all of it.
 
     Raises:
         Unreadable: as for `read_text`.
     """
     kind = detect_kind(file, name)
-    if kind not in ("xlsx", "table") and (sheet or cells):
+    if kind not in _GRIDS and (sheet or cells):
         raise Unreadable("This is not a spreadsheet or table; leave `sheet` and `range` out.")
+    match kind:
+        case "xlsx":
+            return _workbook(file, sheet, cells, whole)
+        case "xls" | "xlsb" | "ods":
+            return _old_workbook(file, kind, sheet, cells)
+        case "table":
+            return _delimited(file, cells)
+        case "html" | "text":
+            return _text(file, kind)
+        case "json" | "jsonl" | "xml" | "yaml":
+            from memento_documents.structured import read_structured
+
+            return read_structured(file, kind)
+        case "gzip" | "bzip2" | "xz":
+            from memento_documents.archive import open_member
+
+            return read_file(*open_member(file, name), sheet=sheet, cells=cells, whole=whole)
+        case "image":
+            from memento_documents.media import read_image
+
+            return read_image(file)
+        case "audio" | "video":
+            from memento_documents.media import read_recording
+
+            return read_recording(file, kind)
+        case _:
+            return _document(file, kind)
+
+
+def _document(file: BinaryIO, kind: Kind) -> Document:
     match kind:
         case "pdf":
             from memento_documents.pdf import find_tessdata, read_pdf
@@ -67,29 +111,77 @@ def read_file(file: BinaryIO, name: str, *, sheet: str | None = None, cells: str
             from memento_documents.docx import read_docx
 
             return read_docx(file)
-        case "xlsx":
-            return _workbook(file, sheet, cells)
-        case "table":
-            return _delimited(file, cells)
-        case "html" | "text":
-            return _text(file, kind)
+        case "pptx":
+            from memento_documents.pptx import read_pptx
+
+            return read_pptx(file)
+        case "odt" | "odp":
+            from memento_documents.odf import read_odf
+
+            return read_odf(file, kind)
+        case "epub":
+            from memento_documents.epub import read_epub
+
+            return read_epub(file)
+        case "eml":
+            from memento_documents.mail import read_mail
+
+            return read_mail(file)
+        case "zip" | "tar":
+            from memento_documents.archive import read_archive
+
+            return read_archive(file, kind)
+        case _:
+            raise AssertionError(kind)
 
 
-def _workbook(file: BinaryIO, sheet: str | None, cells: str | None) -> Document:
+def _workbook(file: BinaryIO, sheet: str | None, cells: str | None, whole: bool) -> Document:
     from memento_documents.cells import markdown_table, parse_range
-    from memento_documents.workbook import MAX_CELLS, sheet_rows
+    from memento_documents.workbook import PEEKED_ROWS, sheet_rows, whole_sheets
 
     sections: list[Section] = []
     notes: list[str] = []
-    for name, rows, cut_short in sheet_rows(file, only=sheet, block=parse_range(cells) if cells else None):
-        width = max((len(row) for row in rows), default=0)
-        sections.append(Section(markdown_table(rows), sheet=name, rows=len(rows), columns=width))
-        if cut_short:
+    for each in sheet_rows(file, only=sheet, block=parse_range(cells) if cells else None):
+        width = max((len(row) for row in each.rows), default=0)
+        sections.append(
+            Section(markdown_table(each.rows), sheet=each.name, rows=each.total_rows or len(each.rows), columns=width)
+        )
+        if each.is_cut:
+            total = f"{each.total_rows} rows" if each.total_rows else "more rows than these"
             notes.append(
-                f"Sheet {name!r} is cut off after {len(rows)} rows: a workbook is read up to {MAX_CELLS} cells."
+                f"Sheet {each.name!r} has {total}; the first {len(each.rows)} are shown. Read others with range, as "
+                f"'{len(each.rows) + 1}:{len(each.rows) + PEEKED_ROWS}'; count and filter with query_table."
             )
-            break
-    return Document("xlsx", sections, notes=notes)
+    is_cut = bool(notes) and cells is None
+    if whole and is_cut:
+        rows = [
+            Section("\n".join(" | ".join(row) for row in rows) + "\n", sheet=name)
+            for name, rows in whole_sheets(file, sheet)
+        ]
+        return Document("xlsx", rows, notes=notes, line_is_row=True)
+    return Document("xlsx", sections, notes=notes + _macro_note(file), is_cut=is_cut)
+
+
+def _macro_note(file: BinaryIO) -> list[str]:
+    import zipfile
+
+    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+        has_macros = "xl/vbaProject.bin" in archive.namelist()
+    return ["It has macros, which were not run."] if has_macros else []
+
+
+def _old_workbook(file: BinaryIO, kind: Kind, sheet: str | None, cells: str | None) -> Document:
+    from memento_documents.cells import markdown_table, parse_range
+    from memento_documents.number_format import display
+    from memento_documents.spreadsheet import sheet_values
+
+    sections: list[Section] = []
+    for name, rows in sheet_values(file, only=sheet, block=parse_range(cells) if cells else None):
+        shown = [[display(cell) for cell in row] for row in rows]
+        width = max((len(row) for row in rows), default=0)
+        sections.append(Section(markdown_table(shown), sheet=name, rows=len(rows), columns=width))
+    return Document(kind, sections, notes=["Numbers are shown plainly: number formats are only read from XLSX."])
 
 
 def _delimited(file: BinaryIO, cells: str | None) -> Document:
@@ -104,7 +196,8 @@ def _delimited(file: BinaryIO, cells: str | None) -> Document:
 
 
 def _text(file: BinaryIO, kind: Kind) -> Document:
-    from memento_documents.plain_text import decode, html_to_text
+    from memento_documents.html import html_to_text
+    from memento_documents.plain_text import decode
 
     text, encoding = decode(file.read())
     return Document(kind, [Section(html_to_text(text) if kind == "html" else text)], notes=_encoding_note(encoding))

@@ -1,4 +1,4 @@
-"""MCP server "documents": read PDF, spreadsheets and text, search in them, ask tables in SQL.
+"""MCP server "documents": read files of any kind, search in them, ask tables in SQL, look at pictures, hear speech.
 
 The tool layer: what a model may ask, how much it gets at once, and where each piece came from. Files are found and
 parsed by `library`, in the children of `isolation`; this process never parses one.
@@ -8,18 +8,24 @@ import dataclasses
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
+import httpx2
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from memento_documents.cache import DocumentCache
+from memento_documents.detail_tools import add_detail_tools
 from memento_documents.isolation import Isolation, Limits
 from memento_documents.library import Library
+from memento_documents.marked_text import PAGES_ARE, MarkedText, place
+from memento_documents.media_tools import add_media_tools
+from memento_documents.models import Endpoint, Models
 from memento_documents.page_ranges import parse_pages
-from memento_documents.passages import find_passages
+from memento_documents.passages import Hit, find_passages
 from memento_documents.pdf_layout import is_installed as layout_is_installed
 from memento_documents.pdf_tools import add_pdf_tools
 from memento_documents.reading import Document, Section, Unreadable
@@ -29,10 +35,12 @@ from memento_kit import (
     PathNotAllowed,
     Server,
     ServerSettings,
+    memento_home,
     page_text,
     serve,
     untrusted_result,
 )
+from memento_kit.safe_http import AddressGuard, HostList, HttpLimits, SafeHttp
 
 __all__ = ["Settings", "build_server", "main"]
 
@@ -67,6 +75,43 @@ class Settings(ServerSettings):
     """Size of a page's picture."""
     cache_megachars: int = Field(default=50, ge=0)
     """Parsed text kept in memory, in millions of characters."""
+    cache_megabytes: int = Field(default=500, ge=0)
+    """Parsed text kept on disk between runs, compressed; 0 keeps none."""
+    cache_folder: Path | None = None
+    """Where; default `cache/documents` in `MEMENTO_HOME`."""
+    fetch_seconds: float = Field(default=30.0, gt=0)
+    """How long fetching a document from an address may take."""
+    allow_private: HostList = ()
+    """Hosts, or `host:port`, in a private network that documents may be fetched from; joined by commas."""
+    vision_base_url: str | None = None
+    """OpenAI-compatible endpoint of the model that looks at pictures, as `https://host/v1`."""
+    vision_model: str | None = None
+    """Its name there."""
+    vision_api_key: SecretStr | None = None
+    """Its key, if it needs one."""
+    vision_seconds: float = Field(default=120.0, gt=0)
+    """How long one of its answers may take."""
+    transcription_base_url: str | None = None
+    """OpenAI-compatible endpoint of the model that turns speech into text."""
+    transcription_model: str | None = None
+    """Its name there."""
+    transcription_api_key: SecretStr | None = None
+    """Its key, if it needs one."""
+    transcription_seconds: float = Field(default=180.0, gt=0)
+    """How long the answer to one stretch of sound may take."""
+    transcribed_minutes: float = Field(default=30.0, gt=0, le=600)
+    """The most sound that one call sends."""
+
+    @model_validator(mode="after")
+    def _endpoints_are_whole(self) -> Self:
+        for what in ("vision", "transcription"):
+            base_url, model = getattr(self, f"{what}_base_url"), getattr(self, f"{what}_model")
+            names = [self.environment_variable(f"{what}_{part}") for part in ("base_url", "model")]
+            if (base_url is None) != (model is None):
+                raise ValueError(f"{names[0]} and {names[1]} belong together; set both or neither")
+            if base_url is not None and not base_url.startswith(("http://", "https://")):
+                raise ValueError(f"{names[0]} must begin with http:// or https://")
+        return self
 
 
 class Part(BaseModel):
@@ -84,10 +129,10 @@ class DocumentText(BaseModel):
     """A stretch of a document's text. Pages and sheets are marked in it as `[page 3]` and `[sheet Costs]`."""
 
     source: str
-    kind: str = Field(description="pdf, docx, xlsx, table (CSV, TSV), html or text, judged by content")
+    kind: str = Field(description="pdf, docx, pptx, xlsx, table (CSV, TSV), eml, image, zip …, judged by content")
     title: str | None = None
     text: str
-    pages: str | None = Field(default=None, description="Pages this piece touches, as 3-5")
+    pages: str | None = Field(default=None, description="Pages, slides or chapters this piece touches, as 3-5")
     sheets: list[str] | None = None
     offset: int
     total_chars: int = Field(description="Length of the whole text of what was asked for")
@@ -102,7 +147,8 @@ class Passage(BaseModel):
     text: str
     page: int | None = None
     sheet: str | None = None
-    offset: int = Field(description="Pass to read_document as `offset` to read on from here")
+    offset: int | None = Field(default=None, description="Pass to read_document as `offset` to read on from here")
+    range: str | None = Field(default=None, description="In a large workbook: pass it to read_document with the sheet")
 
 
 class Passages(BaseModel):
@@ -134,8 +180,17 @@ class QueryRows(BaseModel):
     tables: list[TableColumns]
 
 
-def build_server(settings: Settings) -> Server[Library]:
-    """Wire the server up. No parser is imported and no child started before the first document."""
+def build_server(
+    settings: Settings,
+    *,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    model_transport: httpx2.AsyncBaseTransport | None = None,
+) -> Server[Library]:
+    """Wire the server up. No parser is imported and no child started before the first document.
+
+    `transport` carries what is fetched from addresses, `model_transport` what goes to the operator's models.
+    """
+    opened: list[Models] = []
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncGenerator[Library]:
@@ -145,36 +200,57 @@ def build_server(settings: Settings) -> Server[Library]:
             wall_seconds=settings.wall_seconds,
             answer_bytes=256 << 20,
         )
+        max_file_bytes = settings.max_file_megabytes * 1_000_000
+        web_limits = HttpLimits(total_seconds=settings.fetch_seconds, max_body_bytes=max_file_bytes)
         with_layout = settings.layout_megabytes > 0 and layout_is_installed()
         layout_limits = dataclasses.replace(limits, memory_bytes=settings.layout_megabytes << 20)
         async with (
             Isolation(limits, parallel=settings.parallel) as isolation,
             Isolation(layout_limits, parallel=1, preload="memento_documents.pdf_layout:preload") as layout,
+            SafeHttp(AddressGuard(allow_private=settings.allow_private), limits=web_limits, transport=transport) as web,
+            Models(*_endpoints(settings), transport=model_transport) as models,
         ):
+            opened[:] = [models]
             yield Library(
                 AllowedPaths(settings.folders),
                 isolation,
                 layout=layout if with_layout else None,
-                max_file_bytes=settings.max_file_megabytes * 1_000_000,
+                max_file_bytes=max_file_bytes,
                 cache_chars=settings.cache_megachars * 1_000_000,
+                cache=_cache(settings),
+                web=web,
             )
 
     server: Server[Library] = Server(
         "documents",
-        instructions="Read local documents. Start with read_document; a long one answers with its map first. "
-        "Use search_document to find a passage, query_table for sums, counts and filters over tables.",
+        instructions="Read files of any kind, and documents at an address. Start with read_document; a long one "
+        "answers with its map first. Use search_document to find a passage, query_table for sums, counts and filters "
+        "over tables, read_cells for formulas and colours, describe_media for pictures and video, transcribe_audio for "
+        "speech. What is in an archive, a mail or a document is named as `data.zip!/folder/table.csv`.",
         lifespan=lifespan,
     )
     read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     source_field = Field(
-        min_length=1, max_length=4_000, description="Path of the file, as given or relative to an allowed folder"
+        min_length=1,
+        max_length=4_000,
+        description="Path of the file, as given or relative to an allowed folder, or its address (http, https)",
+    )
+    add_detail_tools(server, source_field, max_chars=settings.max_chars)
+    add_media_tools(
+        server,
+        lambda: opened[0],
+        source_field,
+        max_chars=settings.max_chars,
+        transcribed_seconds=settings.transcribed_minutes * 60,
     )
 
     @server.tool(title="Read a document", annotations=read_only)
     async def read_document(
         ctx: Context[Library],
         source: Annotated[str, source_field],
-        pages: Annotated[str | None, Field(max_length=200, description="PDF pages, as '3' or '1-4,9'")] = None,
+        pages: Annotated[
+            str | None, Field(max_length=200, description="Pages, slides or chapters: '3' or '1-4,9'")
+        ] = None,
         sheet: Annotated[str | None, Field(max_length=200, description="Name of one sheet of a workbook")] = None,
         range: Annotated[
             str | None, Field(max_length=40, description="Cells of the sheet or table, as 'A1:D20'")
@@ -182,14 +258,15 @@ def build_server(settings: Settings) -> Server[Library]:
         offset: Annotated[int, Field(ge=0, description="Where to read on: next_offset of the answer before")] = 0,
         max_chars: Annotated[int, Field(ge=200, le=1_000_000, description="Size of the piece wanted")] = 8_000,
     ) -> Annotated[CallToolResult, DocumentText]:
-        """Read a PDF, Word document (DOCX), Excel workbook (XLSX), CSV, TSV, HTML, Markdown, JSON, code or text file.
+        """Read a file of any kind: PDF, Word, PowerPoint, Excel, OpenDocument, EPUB, HTML, mail, CSV, JSON, code, text.
 
-        Returns the text with `[page N]` and `[sheet NAME]` marks, at most max_chars at once; read on with offset.
-        A document longer than that also answers with its map: which pages or sheets there are, and how long.
+        An image, recording or archive answers with what is in it. Returns the text with `[page N]` and `[sheet NAME]`
+        marks, at most max_chars at once; read on with offset. A document longer than that also answers with its map:
+        which pages or sheets there are, and how long.
         """
         document = await _read(ctx, source, sheet, range)
         sections = _chosen(document, pages)
-        marked = _Marked(sections)
+        marked = MarkedText(sections, document.kind)
         piece = page_text(marked.text, offset=offset, max_chars=min(max_chars, settings.max_chars))
         touched = marked.between(piece.offset, piece.offset + len(piece.text))
         is_long = piece.next_offset is not None and offset == 0 and pages is None and range is None
@@ -217,15 +294,13 @@ def build_server(settings: Settings) -> Server[Library]:
     ) -> Annotated[CallToolResult, Passages]:
         """Find passages of one document that hold the query's words, best first, with page or sheet."""
         document = await _read(ctx, source)
-        marked = _Marked(document.sections)
+        if document.is_cut:
+            document = await _read(ctx, source, whole=True)
+        marked = MarkedText(document.sections, document.kind)
         found = find_passages([section.text for section in document.sections], query)
-        hits: list[Passage] = []
-        for hit in found[:limit]:
-            section = document.sections[hit.section]
-            offset = marked.starts[hit.section] + hit.start
-            hits.append(Passage(text=hit.text, page=section.page, sheet=section.sheet, offset=offset))
+        hits = [_passage(hit, document, marked) for hit in found[:limit]]
         result = Passages(source=source, query=query, passages=hits, total=len(found))
-        shown = "\n\n".join(f"[{_place(hit.page, hit.sheet, f'offset {hit.offset}')}] {hit.text}" for hit in hits)
+        shown = "\n\n".join(f"[{_place_of(hit, document.kind)}] {hit.text}" for hit in hits)
         return untrusted_result(result, text=shown, source=source, note=f"{len(hits)} of {len(found)} passages.")
 
     @server.tool(title="Query a table with SQL", annotations=read_only)
@@ -236,9 +311,10 @@ def build_server(settings: Settings) -> Server[Library]:
         sheet: Annotated[str | None, Field(max_length=200, description="Load this sheet alone")] = None,
         max_rows: Annotated[int, Field(ge=1, le=1_000, description="How many rows to return at most")] = 100,
     ) -> Annotated[CallToolResult, QueryRows]:
-        """Run one SELECT over a spreadsheet, CSV or TSV file.
+        """Run one SELECT over a spreadsheet, CSV, TSV or JSON file.
 
-        Each sheet is a table named after it; a CSV or TSV file is the table `data`. Columns are named after the
+        Each sheet is a table named after it; a CSV, TSV or JSON Lines file is the table `data`; in a JSON object each
+        list of records is a table. Columns are named after the
         header row, in lower case with underscores. To see tables and columns: SELECT name, sql FROM sqlite_schema.
         """
         library = ctx.request_context.lifespan_context
@@ -259,59 +335,72 @@ def build_server(settings: Settings) -> Server[Library]:
 
     add_pdf_tools(server, max_chars=settings.max_chars, max_pixels=int(settings.max_megapixels * 1_000_000))
 
-    async def _read(ctx: Context[Library], source: str, sheet: str | None = None, cells: str | None = None) -> Document:
+    async def _read(
+        ctx: Context[Library], source: str, sheet: str | None = None, cells: str | None = None, *, whole: bool = False
+    ) -> Document:
         async def tell(done: int, total: int) -> None:
             await ctx.report_progress(done, total, f"read page {done} of {total}")
 
+        library = ctx.request_context.lifespan_context
         try:
-            return await ctx.request_context.lifespan_context.read(source, sheet=sheet, cells=cells, on_progress=tell)
+            return await library.read(source, sheet=sheet, cells=cells, whole=whole, on_progress=tell)
         except (Unreadable, PathNotAllowed) as exc:
             raise ToolError(_named(source, exc)) from exc
 
     return server
 
 
+def _endpoints(settings: Settings) -> tuple[Endpoint | None, Endpoint | None]:
+    """Where the vision model is, and where the one for speech."""
+
+    def endpoint(base_url: str | None, model: str | None, key: SecretStr | None, seconds: float) -> Endpoint | None:
+        if base_url is None or model is None:
+            return None
+        return Endpoint(base_url, model, None if key is None else key.get_secret_value(), seconds)
+
+    return (
+        endpoint(settings.vision_base_url, settings.vision_model, settings.vision_api_key, settings.vision_seconds),
+        endpoint(
+            settings.transcription_base_url,
+            settings.transcription_model,
+            settings.transcription_api_key,
+            settings.transcription_seconds,
+        ),
+    )
+
+
+def _cache(settings: Settings) -> DocumentCache | None:
+    if not settings.cache_megabytes:
+        return None
+    folder = settings.cache_folder or memento_home() / "cache" / "documents"
+    return DocumentCache(folder, max_bytes=settings.cache_megabytes * 1_000_000)
+
+
 def _named(source: str, problem: Exception) -> str:
     return str(problem) if isinstance(problem, PathNotAllowed) else f"{source!r}: {problem}"
 
 
-class _Marked:
-    """The sections as one text with a mark before each, and where in it each begins."""
-
-    def __init__(self, sections: list[Section]) -> None:
-        self._sections = sections
-        self.starts: list[int] = []
-        """Where each section's own text begins."""
-        pieces: list[str] = []
-        at = 0
-        for section in sections:
-            place = _place(section.page, section.sheet)
-            piece = (f"[{place}]\n" if place else "") + section.text.rstrip() + "\n\n"
-            self.starts.append(at + len(piece) - len(section.text.rstrip()) - 2)
-            pieces.append(piece)
-            at += len(piece)
-        self.text = "".join(pieces).rstrip() + "\n" if at else ""
-
-    def between(self, start: int, end: int) -> list[Section]:
-        ends = [*self.starts[1:], len(self.text) + 1]
-        return [
-            section
-            for section, first, last in zip(self._sections, self.starts, ends, strict=True)
-            if first < end and last > start
-        ]
+def _passage(hit: Hit, document: Document, marked: MarkedText) -> Passage:
+    section = document.sections[hit.section]
+    if document.line_is_row:
+        row = section.text.count("\n", 0, hit.start) + 1
+        return Passage(text=hit.text, sheet=section.sheet, range=f"{row}:{row + hit.text.count(chr(10))}")
+    offset = marked.starts[hit.section] + hit.start
+    return Passage(text=hit.text, page=section.page, sheet=section.sheet, offset=offset)
 
 
-def _place(page: int | None, sheet: str | None, otherwise: str = "") -> str:
-    if page is not None:
-        return f"page {page}"
-    return f"sheet {sheet}" if sheet is not None else otherwise
+def _place_of(passage: Passage, kind: str) -> str:
+    found = place(passage.page, passage.sheet, kind) or f"offset {passage.offset}"
+    return f"{found}, rows {passage.range}" if passage.range else found
 
 
 def _chosen(document: Document, pages: str | None) -> list[Section]:
     if pages is None:
         return document.sections
-    if document.kind != "pdf":
-        raise ToolError(f"Only a PDF has pages; this is {document.kind}. Leave `pages` out and read on with `offset`.")
+    if document.kind != "pdf" and document.kind not in PAGES_ARE:
+        raise ToolError(
+            f"A document of kind {document.kind} has no pages; leave `pages` out and read on with `offset`."
+        )
     try:
         wanted = parse_pages(pages, len(document.sections))
     except Unreadable as exc:
@@ -340,7 +429,7 @@ def _with_map(result: DocumentText) -> str:
     if result.parts is None:
         return result.text
     lines = [
-        f"- {_place(part.page, part.sheet)}: "
+        f"- {place(part.page, part.sheet, result.kind)}: "
         + (f"{part.title}, " if part.title else "")
         + (f"{part.rows} rows x {part.columns} columns, " if part.rows is not None else "")
         + f"{part.chars} characters"

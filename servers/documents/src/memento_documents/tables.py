@@ -92,9 +92,18 @@ def query(
 def _sheets(file: BinaryIO, name: str, only: str | None) -> list[tuple[str | None, Sequence[Sequence[object]]]]:
     match detect_kind(file, name):
         case "xlsx":
-            from memento_documents.workbook import sheet_values
+            from memento_documents.spreadsheet import refuse_sparse_bomb, sheet_values
 
-            return [(sheet, rows) for sheet, rows, _ in sheet_values(file, only=only)]
+            refuse_sparse_bomb(file)
+            return [*sheet_values(file, only=only)]
+        case "xls" | "xlsb" | "ods":
+            from memento_documents.spreadsheet import sheet_values
+
+            return [*sheet_values(file, only=only)]
+        case "json" | "jsonl" as kind:
+            from memento_documents.structured import record_tables
+
+            return [*record_tables(file, kind)]
         case "table":
             from memento_documents.delimited import read_rows
 
@@ -103,7 +112,8 @@ def _sheets(file: BinaryIO, name: str, only: str | None) -> list[tuple[str | Non
             return [(None, [[number(cell) for cell in row] for row in table.rows])]
         case kind:
             raise Unreadable(
-                f"SQL works on spreadsheets and CSV or TSV files; this is {kind}. Read it with read_document."
+                f"SQL works on spreadsheets, CSV, TSV and lists of JSON records; this is {kind}. "
+                "Read it with read_document."
             )
 
 
