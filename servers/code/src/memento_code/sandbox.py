@@ -39,7 +39,7 @@ __all__ = ["Level", "Limits", "NoSandbox", "Sandbox", "find_sandbox", "inside_so
 
 logger = logging.getLogger(__name__)
 
-Level = Literal["namespace", "landlock", "none"]
+Level = Literal["namespace", "landlock", "none", "e2b"]
 _LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
 WORK = "/sandbox"
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")

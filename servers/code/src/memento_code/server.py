@@ -20,6 +20,7 @@ from pydantic_settings import SettingsConfigDict
 
 from memento_code.arithmetic import CannotCalculate, calculate
 from memento_code.callers import Caller
+from memento_code.e2b import E2BSandbox
 from memento_code.file_tools import add_file_tools, file_link
 from memento_code.sandbox import Level, Limits, Sandbox
 from memento_code.session import DataTable, MadeFile, RaisedError, SessionLost
@@ -38,6 +39,7 @@ _GAPS = {
         "code runs beside the host's processes, though it cannot see or signal them",
         "the size of the session's folder is looked at ten times a second, not limited by the kernel",
     ],
+    "e2b": ["what the isolation is worth is E2B's word; code and data leave this machine for theirs"],
     "none": ["everything the server's user may do, the code may do: files, network, processes"],
 }
 
@@ -48,7 +50,7 @@ class Settings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="MEMENTO_CODE_")
 
     isolation: Level | None = None
-    """Use this level and no other: namespace, landlock or none. Default: the strongest that passes the probe."""
+    """Use this level and no other: namespace, landlock, none, or e2b. Default: the strongest that passes the probe."""
     allow_unsandboxed: bool = False
     """Permit level `none`: run the code with the server's own rights when nothing stronger works."""
     python: Path | None = None
@@ -336,12 +338,12 @@ async def _save_long_output(sessions: Sessions, caller: Caller, ran: Ran) -> str
     return "; ".join(said) or None
 
 
-def _result(ran: Ran, sandbox: Sandbox) -> PythonResult:
+def _result(ran: Ran, sandbox: Sandbox | E2BSandbox) -> PythonResult:
     outcome = ran.outcome
     state = "lost" if outcome.lost else "new" if ran.is_new else "kept"
     error = outcome.error
     limit = outcome.interrupted
-    if limit is None and error is not None:
+    if limit is None and error is not None and sandbox.level != "e2b":  # there the limits are the template's
         limit = sandbox.limits.hit_by(error.name, outcome.errno, error.traceback)
     return PythonResult(
         value=outcome.value,

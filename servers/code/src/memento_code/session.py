@@ -21,7 +21,9 @@ import anyio
 from anyio.to_thread import run_sync
 from pydantic import Base64Bytes, BaseModel, Field, ValidationError
 
-__all__ = ["DataTable", "MadeFile", "Outcome", "Output", "RaisedError", "Session", "SessionLost"]
+__all__ = [
+    "DataTable", "MadeFile", "Outcome", "Output", "OutputSink", "RaisedError", "Session", "SessionLost", "pictures",
+]  # fmt: skip
 
 _START_SECONDS = 20.0
 _INTERRUPT_GRACE_SECONDS = 2.0
@@ -121,7 +123,7 @@ class _Answer(BaseModel):
 
 
 @dataclass
-class _Sink:
+class OutputSink:
     """Collects a stream: its first half and its last half, counting what falls out between."""
 
     limit_bytes: int
@@ -131,6 +133,7 @@ class _Sink:
     _spool: bytearray = field(default_factory=bytearray)
 
     def add(self, data: bytes) -> None:
+        """Take in what was written next."""
         self._total += len(data)
         self._spool += data[: max(0, _SPOOLED_BYTES - len(self._spool))]
         room = max(0, self.limit_bytes // 2 - len(self._head))
@@ -140,6 +143,7 @@ class _Sink:
             del self._tail[: -(self.limit_bytes // 2)]
 
     def output(self) -> Output:
+        """What is kept."""
         tail = bytes(self._tail[-(self.limit_bytes // 2) :]) if self._tail else b""
         dropped = self._total - len(self._head) - len(tail)
         head = bytes(self._head).decode("utf-8", "replace")
@@ -149,6 +153,7 @@ class _Sink:
         return Output(text, dropped, bytes(self._spool))
 
     def last_line(self) -> str:
+        """The line written last."""
         end = bytes((self._tail or self._head)[-_LAST_LINE_BYTES:]).decode("utf-8", "replace").rstrip("\n")
         return end.rpartition("\n")[2]
 
@@ -180,7 +185,7 @@ class Session:
         self._pipes: dict[str, int] = {}
         self._buffer = bytearray()
         self._lock = anyio.Lock()
-        self._stdout: _Sink | None = None
+        self._stdout: OutputSink | None = None
         self.is_running = False
         self.ended: str | None = None
         """Why the process is gone; None while it lives."""
@@ -208,7 +213,7 @@ class Session:
         """
         self._spawn()
         is_ready = False
-        said = _Sink(4_000)
+        said = OutputSink(4_000)
         try:
             with anyio.fail_after(_START_SECONDS):
                 await self._send({**self._boot, "config": self._config})
@@ -252,13 +257,17 @@ class Session:
     async def _ask(self, request: dict[str, Any], timeout_seconds: float) -> Outcome:
         call = secrets.token_hex(8)
         started = time.monotonic()
-        sinks = {"stdout": _Sink(self._output_bytes), "stderr": _Sink(self._output_bytes)}
+        sinks = {"stdout": OutputSink(self._output_bytes), "stderr": OutputSink(self._output_bytes)}
         self._stdout = sinks["stdout"]
         try:
             answer, interrupted = await self._converse({"call": call, **request}, timeout_seconds, sinks)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
-                if not await self._interrupt(call):
+                try:
+                    stopped = await self._interrupt(call)
+                except SessionLost:
+                    stopped = None
+                if stopped is None:
                     await self.end("its caller went away and the code did not stop")
             raise
         except SessionLost as exc:
@@ -272,7 +281,7 @@ class Session:
             value=answer.value if answer else None,
             error=answer.error if answer else None,
             errno=answer.errno if answer else None,
-            images=_pictures(answer.images) if answer else [],
+            images=pictures(answer.images) if answer else [],
             tables=answer.tables if answer else [],
             files=answer.files[:_MAX_FILES] if answer else [],
             file=answer.file if answer else None,
@@ -358,7 +367,7 @@ class Session:
         }
 
     async def _converse(
-        self, request: dict[str, Any], timeout_seconds: float, sinks: dict[str, _Sink]
+        self, request: dict[str, Any], timeout_seconds: float, sinks: dict[str, OutputSink]
     ) -> tuple[_Answer, str | None]:
         call = str(request["call"])
         answer: _Answer | None = None
@@ -431,13 +440,13 @@ class Session:
             except BrokenPipeError:
                 return  # the answer pipe will say so
 
-    async def _pump(self, name: str, sink: _Sink) -> None:
+    async def _pump(self, name: str, sink: OutputSink) -> None:
         while True:
             await anyio.wait_readable(self._pipes[name])
             if not self._drain(name, sink):
                 return
 
-    def _drain(self, name: str, sink: _Sink) -> bool:
+    def _drain(self, name: str, sink: OutputSink) -> bool:
         """Take what is in the pipe now, a pipe's worth at most; False when nothing will come any more."""
         for _ in range(32):
             try:
@@ -463,7 +472,7 @@ class Session:
         return f"the Python process ended with exit code {code}"
 
 
-def _pictures(images: list[bytes]) -> list[bytes]:
+def pictures(images: list[bytes]) -> list[bytes]:
     """Only what says that it is a PNG file; it is still a picture from outside to whoever decodes it."""
     return [image for image in images if image.startswith(_PNG)][:_MAX_IMAGES]
 

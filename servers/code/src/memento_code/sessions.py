@@ -15,6 +15,7 @@ from mcp.server.mcpserver import Context
 from pydantic import Field
 
 from memento_code.callers import Caller, caller_of, new_handle
+from memento_code.e2b import E2BSandbox, E2BSession
 from memento_code.sandbox import Level, Limits, NoSandbox, Sandbox, find_sandbox
 from memento_code.session import Outcome, Session, SessionLost
 from memento_kit import StartupError
@@ -52,7 +53,7 @@ class Ran:
 
 @dataclass
 class _Named:
-    session: Session | None = None
+    session: Session | E2BSession | None = None
     lost: str | None = None
     used_at: float = field(default_factory=time.monotonic)
     lock: anyio.Lock = field(default_factory=anyio.Lock)
@@ -84,7 +85,7 @@ class Sessions:
         self._max_value_chars = max_value_chars
         self._output_bytes = output_bytes
         self._named: dict[_Key, _Named] = {}
-        self._sandbox: Sandbox | None = None
+        self._sandbox: Sandbox | E2BSandbox | None = None
         self._found = anyio.Event()
 
     async def look_after(self) -> None:
@@ -93,6 +94,10 @@ class Sessions:
         Raises:
             StartupError: no permitted level of isolation holds on this machine.
         """
+        if self._wanted == "e2b":
+            self._sandbox = E2BSandbox(self._limits)
+            self._found.set()
+            await self._watch()
         try:
             self._sandbox = await find_sandbox(
                 self._limits, wanted=self._wanted, allow_none=self._allow_none, python=self._python
@@ -102,6 +107,9 @@ class Sessions:
         if self._sandbox.level == "none":
             logger.warning("code runs WITHOUT isolation, as the settings allow")
         self._found.set()
+        await self._watch()
+
+    async def _watch(self) -> None:
         while True:
             await anyio.sleep(_WATCH_SECONDS)
             for named in list(self._named.values()):
@@ -113,7 +121,7 @@ class Sessions:
                 if time.monotonic() - named.used_at > self._idle_seconds and not session.is_running:
                     await session.end(f"it was idle for {self._idle_seconds / 60:g} minutes")
 
-    async def sandbox(self) -> Sandbox:
+    async def sandbox(self) -> Sandbox | E2BSandbox:
         """The sandbox in force; waits until it is known."""
         await self._found.wait()
         assert self._sandbox is not None
@@ -187,7 +195,7 @@ class Sessions:
         ]
         return [key for _, key in sorted(alive, key=lambda each: each[0], reverse=True)]
 
-    async def _session(self, key: _Key, named: _Named) -> tuple[Session, bool, str | None]:
+    async def _session(self, key: _Key, named: _Named) -> tuple[Session | E2BSession, bool, str | None]:
         if named.session is not None and named.session.ended is None:
             return named.session, False, None
         lost = named.session.ended if named.session is not None else named.lost

@@ -1,0 +1,62 @@
+"""memento_code: the contract of backends, held by every backend that this machine can run."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from memento_code.contract import CHECKS, BackendSession, check
+from memento_code.e2b import E2BSandbox
+from memento_code.sandbox import Level, Limits, Sandbox, find_sandbox
+from memento_code.session import Outcome
+from support.e2b_server import e2b_server
+
+pytestmark = pytest.mark.anyio
+
+LIMITS = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
+
+
+@pytest.mark.parametrize("level", ["namespace", "landlock", pytest.param("none", marks=pytest.mark.slow)])
+async def test_a_local_level_keeps_the_contract(level: Level) -> None:
+    assert await check(await find_sandbox(LIMITS, wanted=level, allow_none=True)) == []
+
+
+async def test_e2b_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with e2b_server("key") as server:
+        monkeypatch.setenv("E2B_API_KEY", "key")
+        monkeypatch.setenv("E2B_API_URL", server.url)
+        monkeypatch.setenv("E2B_SANDBOX_URL", server.url)
+        assert await check(E2BSandbox(LIMITS)) == []
+
+
+def test_the_contract_has_at_least_forty_checks() -> None:
+    assert len(CHECKS) >= 40
+
+
+class Forgetful:
+    """A backend that starts afresh for every request, and says nothing when it ends."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    async def start(self, *, max_value_chars: int, output_bytes: int) -> BackendSession:
+        sandbox = self._sandbox
+
+        class Session:
+            ended: str | None = None
+
+            async def ask(self, request: dict[str, Any], *, timeout_seconds: float) -> Outcome:
+                async with await sandbox.start(max_value_chars=max_value_chars, output_bytes=output_bytes) as session:
+                    return await session.ask(request, timeout_seconds=timeout_seconds)
+
+            async def end(self, reason: str) -> None:
+                await anyio.lowlevel.checkpoint()
+
+        return Session()
+
+
+async def test_a_backend_that_forgets_fails_the_checks_about_keeping() -> None:
+    forgetful = Forgetful(await find_sandbox(LIMITS, wanted="landlock", allow_none=False))
+    for name in ("variables are kept", "code sees a written file", "an ended session says so"):
+        assert await check(forgetful, only=name) == [name]
+    assert await check(forgetful, only="the last expression is the value") == []
