@@ -18,7 +18,8 @@ from anyio import to_thread
 
 from memento_kit.worker_process import WorkerCrashed, WorkerFailed, WorkerPool, WorkerTimedOut
 from memento_search.document_text import READ_SECTIONS, can_read_documents
-from memento_search.file_index import FileIndex, Hits, ReadFile, digest
+from memento_search.embeddings import EmbeddingFailed, Embeddings
+from memento_search.file_index import FileIndex, Hit, Hits, ReadFile, digest
 from memento_search.folder_scan import FoundFile, Scan, scan_folders
 from memento_search.passages import (
     PARSED_ELSEWHERE,
@@ -46,6 +47,11 @@ _QUICK_LOOK_SECONDS = 0.05
 _LOOK_PAUSE = 20
 """How many times longer than it took a slow look is believed: looking then takes a twentieth of the time."""
 
+_REORDERED = 50
+"""So many of the best passages by words are compared with the question by meaning: one request, a page or five."""
+_RANK_CONSTANT = 60
+"""Of Cormack et al. (SIGIR 2009), counted from 1. Not tuned: no embedding model could be had where this was written."""
+
 _NEEDS_DOCUMENTS = "needs the memento-documents package, which is not installed beside this server"
 
 
@@ -67,6 +73,8 @@ class FileSearchResult:
     left_out: dict[str, str]
     pending_files: int
     """Files that the time limit did not let in; the next call goes on with them."""
+    warning: str | None = None
+    """Why passages were ranked by words alone, though by meaning too was asked for."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,9 @@ class _Look:
 class FileSearch:
     """One index for the life of the server. Several calls at once share the work of bringing it up to date."""
 
-    def __init__(self, index: FileIndex, limits: Limits) -> None:
+    def __init__(self, index: FileIndex, limits: Limits, embeddings: Embeddings | None = None) -> None:
         self._index = index
+        self._embeddings = embeddings
         self._limits = limits
         self._refreshing = anyio.Lock()
         self._looks: dict[tuple[Path, ...], _Look] = {}
@@ -117,15 +126,34 @@ class FileSearch:
             sqlite3.OperationalError: the index cannot be written or read.
         """
         scan, pending = await self._refresh(roots, progress)
-        hits = await to_thread.run_sync(
-            lambda: self._index.search(question, roots=roots, kinds=kinds, limit=limit, offset=offset)
-        )
+        hits, warning = await self._ranked(question, roots, kinds, limit, offset)
         count = await to_thread.run_sync(self._index.count, roots, kinds)
         problems = await to_thread.run_sync(self._index.problems, roots)
         left_out = {
             path: why for path, why in {**scan.left_out, **problems}.items() if not kinds or file_kind(path) in kinds
         }
-        return FileSearchResult(hits, count, left_out, pending)
+        return FileSearchResult(hits, count, left_out, pending, warning)
+
+    async def _ranked(
+        self, question: str, roots: Sequence[Path], kinds: Sequence[Kind], limit: int, offset: int
+    ) -> tuple[Hits, str | None]:
+        """Find by words; with embeddings put the best of what was found in an order that meaning has a say in."""
+
+        def by_words(limit: int, offset: int) -> Hits:
+            return self._index.search(question, roots=roots, kinds=kinds, limit=limit, offset=offset)
+
+        if self._embeddings is None or offset >= _REORDERED:
+            return await to_thread.run_sync(by_words, limit, offset), None
+        found = await to_thread.run_sync(by_words, max(_REORDERED, offset + limit), 0)
+        best, rest = found.hits[:_REORDERED], found.hits[_REORDERED:]
+        warning = None
+        if best:
+            texts = [f"{hit.passage.heading}\n{hit.passage.text}".strip() for hit in best]
+            try:
+                best = _fused(best, await self._embeddings.similarities(question, texts))
+            except EmbeddingFailed as exc:
+                warning = f"Ranked by words alone: the embeddings endpoint {exc}."
+        return Hits([*best, *rest][offset : offset + limit], found.total), warning
 
     async def _refresh(self, roots: Sequence[Path], progress: Progress) -> tuple[Scan, int]:
         """Return what is there, and how many files there was no time to read."""
@@ -228,6 +256,14 @@ class FileSearch:
             except WorkerCrashed as exc:
                 file = replace(file, problem=f"could not be read: {exc}")
         await to_thread.run_sync(lambda: self._index.store([file]))
+
+
+def _fused(hits: Sequence[Hit], similarities: Sequence[float]) -> list[Hit]:
+    """Reciprocal rank fusion of the order that `hits` come in with the order by similarity."""
+    by_meaning = sorted(range(len(hits)), key=lambda at: -similarities[at])
+    place = {at: rank for rank, at in enumerate(by_meaning)}
+    score = [1 / (_RANK_CONSTANT + at) + 1 / (_RANK_CONSTANT + place[at]) for at in range(len(hits))]
+    return [hits[at] for at in sorted(range(len(hits)), key=lambda at: -score[at])]
 
 
 @dataclass(frozen=True)

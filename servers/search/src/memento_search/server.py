@@ -25,11 +25,13 @@ from memento_kit import (
     PathNotAllowed,
     Server,
     ServerSettings,
+    StartupError,
     memento_home,
     serve,
     untrusted_result,
 )
 from memento_kit.safe_http import AddressGuard, HttpLimits, SafeHttp
+from memento_search.embeddings import Embeddings
 from memento_search.engine import Freshness, Topic, WebQuery
 from memento_search.engine_choice import Access, choose_engines
 from memento_search.file_index import FileIndex, Hit
@@ -78,6 +80,15 @@ class Settings(ServerSettings):
     """Memory of a process that reads a PDF or office file."""
     document_processes: int = Field(default=2, ge=1)
     """How many such files are read at once."""
+    embedding_url: str | None = Field(default=None, pattern=r"^https?://")
+    """Base URL of an OpenAI-compatible API, as `http://127.0.0.1:11434/v1`: passages found by their words are then
+    ordered by meaning too; may be in a private network. The passages go there."""
+    embedding_model: str | None = None
+    """The model it is asked for."""
+    embedding_key: SecretStr | None = None
+    """The key of that API, if it takes one."""
+    embedding_seconds: float = Field(default=10.0, gt=0)
+    """If it takes longer, passages are ordered by words alone, and the result says so."""
     engines: NameList = ("auto",)
     """Web engines to ask, joined by commas: `auto` is all that a key or address is given for, `none` switches web
     search off."""
@@ -140,6 +151,7 @@ class SearchFilesResult(BaseModel):
     next_offset: int | None = Field(default=None, description="Pass as `offset` for more hits; absent at the end")
     indexed_files: int = Field(description="How many files were searched")
     skipped: list[LeftOut] = Field(description="Files in these folders that were not searched, by reason")
+    warning: str | None = Field(default=None, description="Why the order is not as good as the operator wanted it")
     pending_files: int = Field(default=0, description="Files not read yet for lack of time: ask again to include them")
 
 
@@ -179,8 +191,10 @@ def build_server(settings: Settings, *, transport: httpx2.AsyncBaseTransport | N
     """Wire the server up; nothing is opened before it starts. `transport` is the seam tests use for the web.
 
     Raises:
-        StartupError: an engine is named that does not exist, or without its key.
+        StartupError: an engine is named that does not exist, or without its key; an endpoint without a model.
     """
+    if settings.embedding_url and not settings.embedding_model:
+        raise StartupError("MEMENTO_SEARCH_EMBEDDING_URL needs MEMENTO_SEARCH_EMBEDDING_MODEL beside it")
     engines = [] if settings.engines == ("none",) else choose_engines(settings.engines, _access(settings))
     index_folder = settings.index_folder or memento_home() / "search"
     allowed = AllowedPaths(settings.folders)
@@ -189,8 +203,8 @@ def build_server(settings: Settings, *, transport: httpx2.AsyncBaseTransport | N
     async def lifespan(_: object) -> AsyncGenerator[AppContext]:
         guard = AddressGuard(allow_private=_private_hosts(settings))
         async with (
-            FileSearch(FileIndex(index_folder), _limits(settings)) as files,
             SafeHttp(guard, user_agent=_user_agent(settings), transport=transport) as http,
+            FileSearch(FileIndex(index_folder), _limits(settings), _embeddings(settings, http, index_folder)) as files,
         ):
             cache = WebCache(index_folder / "web.sqlite3")
             yield AppContext(files, WebSearch(engines, http, cache, _web_limits(settings)))
@@ -392,11 +406,22 @@ def _access(settings: Settings) -> Access:
 
 
 def _private_hosts(settings: Settings) -> list[str]:
-    """The operator's own SearXNG may be anywhere; nothing else private may be reached."""
-    if settings.searxng_url is None:
-        return []
-    url = httpx2.URL(settings.searxng_url)
-    return [f"{url.netloc.decode('ascii')}" if url.port else f"{url.netloc.decode('ascii')}:{_PORTS[url.scheme]}"]
+    """What the operator named by address may be anywhere; nothing else private may be reached."""
+    urls = [httpx2.URL(url) for url in (settings.searxng_url, settings.embedding_url) if url]
+    return [f"{url.netloc.decode('ascii')}{'' if url.port else f':{_PORTS[url.scheme]}'}" for url in urls]
+
+
+def _embeddings(settings: Settings, http: SafeHttp, index_folder: Path) -> Embeddings | None:
+    if settings.embedding_url is None or settings.embedding_model is None:
+        return None
+    return Embeddings(
+        http,
+        settings.embedding_url,
+        settings.embedding_model,
+        settings.embedding_key.get_secret_value() if settings.embedding_key else None,
+        index_folder / "vectors.sqlite3",
+        timeout_seconds=settings.embedding_seconds,
+    )
 
 
 _PORTS = {"http": 80, "https": 443}
@@ -448,6 +473,7 @@ def _result(query: str, offset: int, found: FileSearchResult) -> SearchFilesResu
         indexed_files=found.indexed_files,
         skipped=_by_reason(found.left_out),
         pending_files=found.pending_files,
+        warning=found.warning,
     )
 
 
@@ -509,6 +535,8 @@ def _note(result: SearchFilesResult, offset: int) -> str:
         parts.append(f"More with offset={result.next_offset}.")
     if result.pending_files:
         parts.append(f"{result.pending_files} files are not read yet: ask again to include them.")
+    if result.warning:
+        parts.append(result.warning)
     parts += [f"Not searched: {left.files} ({left.why})." for left in result.skipped]
     return " ".join(parts)
 
