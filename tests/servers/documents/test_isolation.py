@@ -16,10 +16,10 @@ import pytest
 from mcp import Client
 from mcp.types import TextContent
 
+from memento_documents.confinement import why_not_confined
 from memento_documents.isolation import Isolation, Limits
 from memento_documents.kinds import Unreadable
 from memento_documents.server import Settings, build_server
-from memento_kit.confinement import why_not_confined
 from support.document_files import make_pdf, zip_bytes
 
 pytestmark = pytest.mark.anyio
@@ -261,6 +261,13 @@ def test_the_server_imports_no_parser_when_it_starts() -> None:
     code = "import sys, json, memento_documents.server; print(json.dumps(sorted(sys.modules)))"
     imported = set(json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)))
     assert not imported & {"pymupdf", "fitz", "openpyxl", "sqlite3", "charset_normalizer", "lxml", "numpy"}
+
+
+def test_the_parsing_process_starts_lean() -> None:
+    """The MCP SDK alone would triple its start and its memory."""
+    code = "import sys, json, memento_documents.zygote, memento_documents.jobs; print(json.dumps(sorted(sys.modules)))"
+    imported = set(json.loads(subprocess.check_output([sys.executable, "-c", code], text=True)))
+    assert not imported & {"mcp", "memento_kit", "pydantic", "anyio"}
 
 
 def test_the_library_works_without_the_mcp_sdk_and_without_a_child(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from typing import Any, Self
 
 import anyio
 
+from memento_documents.confinement import why_not_confined
 from memento_documents.kinds import Unreadable
-from memento_kit.confinement import why_not_confined
 
 __all__ = ["Isolation", "Limits", "OnProgress"]
 
