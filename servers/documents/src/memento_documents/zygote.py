@@ -2,7 +2,7 @@
 
 It imports the parsers once, gives up the rights that no parser needs, and then forks one child per job: a child costs
 milliseconds, holds nothing of another document, and may crash, hang or eat its memory limit alone. Where the kernel
-can do it (`memento_documents.confinement`), neither it nor a child opens a file outside Python's own folders, and a child
+can do it (`confinement`), neither it nor a child opens a file outside Python's own folders, and a child
 opens no socket and starts no program. Run as `python -m memento_documents.zygote FD PRELOAD`, where
 FD is a Unix stream socket. A job arrives there as one JSON line with one or two descriptors: the job's own socket,
 and the document. On the job's socket go lines of JSON with the child's progress, its answer, then a newline and the
