@@ -135,6 +135,20 @@ async def test_a_scanned_page_is_read_by_ocr_in_a_confined_child(tmp_path: Path)
     assert result.structured_content["notes"] == ["Read by OCR, may hold mistakes: page 1."]
 
 
+async def test_reading_many_pages_tells_how_far_it_is(tmp_path: Path) -> None:
+    make_pdf(tmp_path / "long.pdf", ["A page with a few words on it."] * 600)
+    heard: list[tuple[float, float | None, str | None]] = []
+
+    async def hear(done: float, total: float | None, message: str | None) -> None:
+        heard.append((done, total, message))
+
+    async with Client(build_server(Settings(folders=(tmp_path,)))) as client:
+        await client.call_tool("read_document", {"source": "long.pdf"}, progress_callback=hear)
+    assert heard
+    assert all(total == 600 and message == f"read page {done:.0f} of 600" for done, total, message in heard)
+    assert heard == sorted(heard)
+
+
 def pixels(result: CallToolResult) -> Any:
     assert not result.is_error, result.content
     picture = result.content[1]
