@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import anyio
 import pytest
 from mcp.server import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from mcp.types import Tool as Tool_
-from mcp.types import ToolAnnotations
 
 from memento.events import RunEnded, ToolReturned
 from memento.server_list import ServerEntry
 from memento.terminal import event_line
 from memento.tool_cache import ToolCache, ToolCachePolicy
-from memento.toolbox import FilePart, ToolBox, ToolLimits, ToolOutcome, ToolSpec
+from memento.toolbox import FilePart, ToolBox, ToolLimits, ToolOutcome, ToolSpec, open_toolbox
 from support.scripted_model import answers, calls, plans, says, scene
 
 pytestmark = pytest.mark.anyio
@@ -129,6 +130,31 @@ async def test_each_tool_has_its_time_and_errors_a_short_one(tmp_path: Path) -> 
     assert (await kept.call(specs[2], {}, gone)).is_error
 
 
+async def test_a_server_may_say_that_its_answer_holds_for_less(tmp_path: Path) -> None:
+    server: MCPServer[Any] = MCPServer("web")
+
+    @server.tool(annotations=ToolAnnotations(read_only_hint=True))
+    def read(ttl: Any) -> CallToolResult:
+        """Read."""
+        meta = {} if ttl is None else {"ttlMs": ttl}
+        return CallToolResult(content=[TextContent(text="page")], _meta=meta)
+
+    clock = Clock()
+    kept = cache(tmp_path, clock, seconds=100)
+    held: dict[str, list[bool]] = {}
+    async with open_toolbox({"web": server}) as box:
+        (spec,) = box.specs()
+        for ttl in (0, -1, 5_000, 1e9, None, True, "never"):
+            arguments = {"ttl": ttl}
+            for now in (0, 4, 6, 99):
+                clock.now = 1_000.0 + now
+                outcome = await kept.call(spec, arguments, partial(box.call, spec, arguments))
+                held.setdefault(str(ttl), []).append(outcome.cached)
+    assert held.pop("0") == held.pop("-1") == [False] * 4
+    assert held.pop("5000") == [False, True, False, False]
+    assert list(held.values()) == [[False, True, True, True]] * 4, "what cannot be read is not said"
+
+
 async def test_a_server_that_was_lost_or_too_slow_is_not_an_answer(tmp_path: Path) -> None:
     tool, kept = Tool(lambda n: ToolOutcome("lost", is_error=True, may_be_kept=False)), cache(tmp_path)
     await kept.call(SPEC, {}, tool)
@@ -137,7 +163,7 @@ async def test_a_server_that_was_lost_or_too_slow_is_not_an_answer(tmp_path: Pat
 
 
 async def test_the_same_call_at_once_is_sent_once(tmp_path: Path) -> None:
-    tool, kept = Tool(), cache(tmp_path)
+    tool, kept = Tool(lambda n: ToolOutcome("a", cost_usd=0.5)), cache(tmp_path)
     got: list[ToolOutcome] = []
 
     async def one(url: str) -> None:
@@ -148,6 +174,7 @@ async def test_the_same_call_at_once_is_sent_once(tmp_path: Path) -> None:
             group.start_soon(one, url)
     assert tool.asked == 2
     assert sorted(outcome.cached for outcome in got) == [False] * 2 + [True] * 19
+    assert sum(outcome.cost_usd for outcome in got) == 2 * 0.5, "what was not sent costs nothing"
 
 
 @pytest.mark.parametrize(

@@ -89,13 +89,14 @@ class ToolCache:
         while (other := self._under_way.get(key)) is not None:
             await other.done.wait()
             if other.outcome is not None:  # also one that is not kept: what failed for one would fail for all in turn
-                return replace(other.outcome, cached=True)
+                return replace(other.outcome, cached=True, cost_usd=0.0)
         mine = self._under_way[key] = _UnderWay()
         try:
             mine.outcome = await anyio.to_thread.run_sync(self._read, key)
             if mine.outcome is None:
                 outcome = await send()
                 holds = self._policy.error_seconds if outcome.is_error else seconds
+                holds = holds if outcome.holds_seconds is None else min(holds, outcome.holds_seconds)
                 if outcome.may_be_kept and holds > 0:
                     await anyio.to_thread.run_sync(self._write, key, spec.name, outcome, holds)
                 mine.outcome = outcome

@@ -129,6 +129,9 @@ class ToolOutcome:
     """What the server says that the call cost, in the result's `_meta` under `memento/cost_usd`."""
     may_be_kept: bool = True
     """It is the tool's own answer; a server that was lost or too slow is not."""
+    holds_seconds: float | None = None
+    """How long it holds at most, where the server says so: `ttlMs` in the result's `_meta`, as MCP 2026-07-28 names
+    the same thing on lists and resources."""
 
 
 @dataclass(frozen=True)
@@ -497,8 +500,20 @@ def read_result(result: CallToolResult) -> ToolOutcome:
     if structured is not None and not texts:
         texts.append(json.dumps(structured, ensure_ascii=False))
     return ToolOutcome(
-        "\n".join(texts), result.is_error or False, structured, tuple(files), cost_usd=told_cost_usd(result)
+        "\n".join(texts),
+        result.is_error or False,
+        structured,
+        tuple(files),
+        holds_seconds=_told_seconds(result),
+        cost_usd=told_cost_usd(result),
     )
+
+
+def _told_seconds(result: CallToolResult) -> float | None:
+    milliseconds: object = (result.meta or {}).get("ttlMs")
+    if not isinstance(milliseconds, int | float) or isinstance(milliseconds, bool):
+        return None
+    return max(0.0, milliseconds / 1_000)
 
 
 def told_cost_usd(result: CallToolResult) -> float:

@@ -171,6 +171,16 @@ async def test_an_engine_that_asks_for_a_pause_gets_it(web: Web) -> None:
     assert "is left alone for 600 s" in result["engines"][0]["problem"] or "599 s" in result["engines"][0]["problem"]
 
 
+async def test_nothing_found_while_an_engine_failed_is_an_answer_that_holds_for_a_minute_only(web: Web) -> None:
+    web[SEARXNG] = httpx2.Response(400)
+    async with search(web, brave_key=None, engines=("searxng", "crossref")) as client:
+        web["api.crossref.org"] = httpx2.Response(200, content=b'{"message": {"items": []}}')
+        doubtful = await client.call_tool("web_search", {"query": "tides"})
+    async with search(web, brave_key=None, engines=("crossref",)) as client:
+        certain = await client.call_tool("web_search", {"query": "fundy"})
+    assert [(result.meta or {}).get("ttlMs") for result in (doubtful, certain)] == [60_000, None]
+
+
 async def test_an_engine_that_keeps_failing_is_left_alone(web: Web) -> None:
     web[SEARXNG] = httpx2.Response(400)
     async with search(web, brave_key=None, engines=("searxng", "crossref")) as client:

@@ -375,9 +375,14 @@ async def _search(ctx: Context[AppContext], asked: WebQuery) -> CallToolResult:
     )
     shown = [_shown_page(number, hit) for number, hit in enumerate(result.hits, 1)]
     source = "web search" if asked.topic == "web" else f"{asked.topic} search"
-    return untrusted_result(result, text="\n\n".join(shown) or "(nothing)", source=source, note=_web_note(result))
+    told = untrusted_result(result, text="\n\n".join(shown) or "(nothing)", source=source, note=_web_note(result))
+    if not result.hits and any(engine.status not in {"ok", "nothing"} for engine in result.engines):
+        return told.model_copy(update={"meta": {"ttlMs": _DOUBTFUL_MS}})
+    return told
 
 
+_DOUBTFUL_MS = 60_000
+"""How long a client may keep "nothing was found" when it may be the engines that failed."""
 _WEB = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=True)
 
 
