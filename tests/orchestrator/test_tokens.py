@@ -11,10 +11,11 @@ from mcp.types import CallToolResult, TextContent
 from openai import AsyncOpenAI
 
 from memento.budget import NOTHING_USED
+from memento.estimate import estimate
 from memento.events import ModelCalled, RunEnded, ToolReturned, Usage
 from memento.model import Model
 from memento.prices import add_usage
-from memento.terminal import cost_text
+from memento.terminal import cost_text, estimate_lines
 from memento.tokens import TokenEstimator, count_tokens
 from support.scripted_model import answers, calls, completion, plans, says, scene
 
@@ -104,3 +105,28 @@ async def test_what_a_tool_says_that_it_cost_is_in_the_sum_and_counts_against_th
     tools = sum(event.cost_usd for event in play.of(ToolReturned))
     assert play.of(RunEnded)[0].usage.cost_usd == pytest.approx(models + tools)
     assert json.dumps(play.model.sent[-1]["messages"])
+
+
+async def test_an_estimate_goes_by_the_runs_of_the_same_models_and_tells_when_there_are_too_few(tmp_path: Path) -> None:
+    def reckoned(play: Any, planner: str = "planner") -> Any:
+        return estimate(
+            "Which is longer?", ["a.pdf"], [], specs=play.agent.toolbox.specs(), journal=play.journal,
+            settings=play.agent.settings, planner_model=planner, executor_model="executor",
+            base_url="http://model.test/v1",
+        )  # fmt: skip
+
+    usage = {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100}
+    async with scene(tmp_path, [answers("a")] * 4, usage=usage, max_total_tokens=5_000) as play:
+        before = reckoned(play)
+        for _ in range(4):
+            await play.run()
+        after, other = reckoned(play), reckoned(play, "another")
+    assert (before.likely_tokens, before.runs, before.most_tokens) == (None, 0, 5_000)
+    assert 200 < before.least_tokens < 900
+    assert (after.likely_tokens, after.runs) == ((100, 100, 100), 4)
+    assert (after.likely_cost_usd, after.least_cost_usd) == (None, None), "nobody knows the price of this model"
+    assert (other.likely_tokens, other.runs) == (None, 0)
+    assert len(play.model.sent) == 4, "no model was asked for it"
+    assert estimate_lines(before)[1] == "probably   not known: 0 runs of these models are kept, and three are needed"
+    assert estimate_lines(after)[1] == "probably   100 to 100 tokens (half under 100), cost unknown, by 4 runs"
+    assert estimate_lines(after)[2] == "at most    5,000 tokens, no limit on money"

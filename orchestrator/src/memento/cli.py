@@ -84,6 +84,9 @@ def ask(
     ] = None,
     config: ConfigOption = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="ask every tool anew")] = False,
+    only_estimate: Annotated[
+        bool, typer.Option("--estimate", help="say what the question will probably cost, and do not ask it")
+    ] = False,
     as_json: RunJsonOption = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the answer")] = False,
 ) -> None:
@@ -101,6 +104,8 @@ def ask(
         tool_cache=False if no_cache else None,
     )
     asked = _Asked(question.strip(), file or [], folder or [], as_json, quiet)
+    if only_estimate:
+        _run(_estimate, settings, asked)
     _run(_ask, settings, asked, kept=asked.how_to_go_on)
 
 
@@ -404,6 +409,32 @@ async def _ask(
     else:
         print_result(Console(), result)
     return 0 if result.answer is not None else 1
+
+
+async def _estimate(settings: Settings, asked: _Asked) -> int:
+    from memento.estimate import estimate
+    from memento.session import choose_models, open_session
+    from memento.terminal import estimate_lines
+
+    choice = choose_models(settings)
+    async with open_session(settings, files=asked.files, folders=asked.folders) as session:
+        found = estimate(
+            asked.question,
+            session.files,
+            session.folders,
+            specs=session.toolbox.specs(hidden_servers=frozenset({settings.memory_server})),
+            journal=session.journal,
+            settings=settings,
+            planner_model=choice.planner,
+            executor_model=choice.executor,
+            base_url=choice.base_url,
+            is_free=choice.is_offline,
+        )
+    if asked.as_json:
+        _print_json(vars(found))
+    else:
+        typer.echo("\n".join(estimate_lines(found)))
+    return 0
 
 
 async def _doctor(settings: Settings, as_json: bool) -> int:

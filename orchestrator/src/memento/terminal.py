@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from memento.agent import RunResult
+from memento.estimate import Estimate
 from memento.events import (
     Answered,
     CasesRead,
@@ -38,7 +39,7 @@ from memento.events import (
 from memento.picture import MARKS, RunPicture, case_word
 from memento.prices import price_source
 
-__all__ = ["RunView", "cost_text", "event_line", "print_result"]
+__all__ = ["RunView", "cost_text", "estimate_lines", "event_line", "print_result"]
 
 _MAX_LINE_CHARS = 110
 _MAX_ERROR_CHARS = 300
@@ -182,6 +183,25 @@ def cost_text(usage: Usage) -> str:
         return f"{money} (tokens unknown)"
     about = "about " if usage.is_estimated else ""
     return f"{money} ({about}{usage.input_tokens:,} + {usage.output_tokens:,} tokens)"
+
+
+def estimate_lines(found: Estimate) -> list[str]:
+    """An estimate in words."""
+
+    def money(cost: float | None) -> str:
+        return "cost unknown" if cost is None else f"${cost:.4f}"
+
+    lines = [f"at least   {found.least_tokens:,} tokens, {money(found.least_cost_usd)}: one plan and one answer"]
+    if found.likely_tokens is None:
+        lines.append(f"probably   not known: {found.runs} runs of these models are kept, and three are needed")
+    else:
+        low, middle, high = found.likely_tokens
+        costs = found.likely_cost_usd
+        price = "cost unknown" if costs is None else f"${costs[0]:.4f} to ${costs[2]:.4f}"
+        lines.append(f"probably   {low:,} to {high:,} tokens (half under {middle:,}), {price}, by {found.runs} runs")
+    most = "no limit on tokens" if found.most_tokens is None else f"{found.most_tokens:,} tokens"
+    limit = "no limit on money" if found.most_cost_usd is None else f"${found.most_cost_usd:.2f}"
+    return [*lines, f"at most    {most}, {limit}"]
 
 
 def _shown(arguments: dict[str, Any] | str) -> str:
