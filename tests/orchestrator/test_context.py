@@ -71,9 +71,13 @@ def test_results_give_way_before_turns_do_and_the_oldest_first() -> None:
 def test_when_results_are_not_enough_the_oldest_turns_go_whole_and_are_missed() -> None:
     messages = HEAD + [message for number in range(40) for message in turn(number, [300])]
     kept = trimmed(messages, high_chars=9_000, low_chars=4_000, put_away=put_away)
-    assert kept[2]["content"].startswith("[The first ")
+    assert kept[2]["content"].startswith("[Earlier turns ")
     assert kept[3]["role"] == "assistant"
     assert size_chars(kept) < 4_200
+    longer = kept + [message for number in range(40, 70) for message in turn(number, [300])]
+    again = trimmed(longer, high_chars=9_000, low_chars=4_000, put_away=put_away)
+    assert again[:3] == kept[:3], "said once, and in the same words: the prefix that is cached ends no earlier"
+    assert [message["role"] for message in again[3:]] == ["assistant", "tool"] * ((len(again) - 3) // 2)
 
 
 def test_images_that_were_seen_give_way_too() -> None:

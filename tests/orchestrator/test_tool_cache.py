@@ -16,7 +16,9 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from mcp.types import Tool as Tool_
 
-from memento.events import RunEnded, ToolReturned
+from memento.budget import Budget, Limits
+from memento.events import RunEnded, ToolCalled, ToolReturned
+from memento.record import RunRecord
 from memento.server_list import ServerEntry
 from memento.terminal import event_line
 from memento.tool_cache import ToolCache, ToolCachePolicy
@@ -371,6 +373,23 @@ anyio.run(main)
     for number in range(0, 150, 2):
         assert (await ToolCache(path, ToolCachePolicy()).call(SPEC, {"n": number, "who": 0}, tool)).cached
     assert tool.asked == 0
+
+
+def test_a_run_that_goes_on_counts_no_execution_for_an_answer_that_was_kept() -> None:
+    budget = Budget(Limits(tool_calls=5))
+    about: dict[str, Any] = {"cycle": 1, "subtask_id": "1", "tool": "web__read"}
+    done: dict[str, Any] = {**about, "seconds": 0, "is_error": False, "text": ""}
+    RunRecord(
+        lambda event: None,
+        budget,
+        [
+            ToolCalled(**about, call_id="a", arguments={}),
+            ToolReturned(**done, call_id="a"),
+            ToolCalled(**about, call_id="b", arguments={}),
+            ToolReturned(**done, call_id="b", cached=True),
+        ],
+    )
+    assert budget.tool_calls == 1
 
 
 async def test_a_run_asks_a_read_only_tool_once_and_shows_that_the_answer_was_kept(tmp_path: Path) -> None:

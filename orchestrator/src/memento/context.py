@@ -18,6 +18,7 @@ _KEPT_TURNS = 2
 """The newest turns, which the model is at work on."""
 _IMAGE_CHARS = 4_000
 """What an image is taken for: about a thousand tokens."""
+_LEFT_OUT = "[Earlier turns of this work were left out here to keep the conversation short.]"
 _SHORT_CHARS = 400
 """A result that is no longer than this saves nothing when it is put away."""
 
@@ -53,14 +54,10 @@ def trimmed(
             elif isinstance(text, list):  # images, which the model has seen
                 turn[at] = {**message, "content": "[images that were shown here]"}
                 excess -= _size(message) - _size(turn[at])
-    dropped = 0
+    note: list[Message] = []
     while old and excess > 0:
         excess -= size_chars(old.pop(0))
-        dropped += 1
-    note: list[Message] = []
-    if dropped:
-        text = f"[The first {dropped} turns of this work were left out here to keep the conversation short.]"
-        note = [{"role": "user", "content": text}]
+        note = [{"role": "user", "content": _LEFT_OUT}]
     return [*head, *note, *(message for turn in [*old, *new] for message in turn)]
 
 
