@@ -206,8 +206,12 @@ async def test_hidden_text_is_left_out_counted_and_reported(web: LoopbackServer)
 
 async def test_a_page_that_scripts_would_fill_says_so(web: LoopbackServer) -> None:
     web.answers["/"] = html('<body><div id="root"></div><script src="/app.js"></script></body>')
-    async with crawl(web) as client:
+    async with crawl(web, browser_path=Path("/nowhere")) as client:
         page = page_of(await client.call_tool("read_page", {"url": web.base}))
+        refused = await client.call_tool("read_page", {"url": web.base, "render": "always"})
+    assert page["render_reason"] == "There is no browser here."
+    assert not page["rendered"]
+    assert "MEMENTO_CRAWL_BROWSER_PATH" in said(refused)
     assert any("made by scripts" in warning for warning in page["warnings"])
     assert any("holds no text" in warning for warning in page["warnings"])
 
@@ -401,7 +405,7 @@ async def test_the_model_sees_exactly_these_arguments_and_hints() -> None:
     async with Client(build_server(Settings())) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
     read_page = tools["read_page"]
-    assert set(read_page.input_schema["properties"]) == {"url", "format", "content", "offset", "max_chars"}
+    assert set(read_page.input_schema["properties"]) == {"url", "format", "content", "render", "offset", "max_chars"}
     assert read_page.annotations == ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=True)
 
 

@@ -13,18 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from anyio import to_thread
 
+from memento_crawl.browser import Browser, BrowserProblem, NotAPage, Rendered
 from memento_crawl.charset import decode_page
 from memento_crawl.extraction import EXTRACT, Content, Format
 from memento_kit import strip_invisible
 from memento_kit.safe_http import HttpAnswer, HttpLimits, SafeHttp, SafeHttpError
 from memento_kit.worker_process import WorkerCrashed, WorkerFailed, WorkerPool, WorkerTimedOut
 
-__all__ = ["Link", "Page", "PageProblem", "Pages", "PagesLimits", "check_status"]
+__all__ = ["Link", "Page", "PageProblem", "Pages", "PagesLimits", "Render", "check_status"]
+
+Render = Literal["auto", "always", "never"]
 
 READ_DOCUMENT = "memento_crawl.documents:read_document"
 
@@ -113,6 +116,11 @@ class Page:
     hidden_chars: int = 0
     forwards_to: str | None = None
     warnings: tuple[str, ...] = ()
+    rendered: bool = False
+    """A browser showed the page and its scripts ran."""
+    render_reason: str = "Its HTML holds the text."
+    """Why a browser was used or not."""
+    needs_script: bool = False
     links: tuple[Link, ...] = ()
     """All links of the page that a reader sees and could follow, each address once, in their order on the page."""
 
@@ -125,11 +133,19 @@ class Page:
 class Pages:
     """Reads pages; one for the life of the server, any number of calls at once."""
 
-    def __init__(self, http: SafeHttp, limits: PagesLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        http: SafeHttp,
+        limits: PagesLimits,
+        browser: Browser | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._http = http
+        self._browser = browser
         self._limits = limits
         self._clock = clock
-        self._kept: OrderedDict[tuple[str, Content, Format], tuple[float, Page]] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, Content, Format, Render], tuple[float, Page]] = OrderedDict()
         self._extractors = self._workers(EXTRACT)
         self._document_readers = self._workers(READ_DOCUMENT)
 
@@ -148,22 +164,65 @@ class Pages:
             max_memory_bytes=self._limits.extract_memory_bytes,
         )
 
-    async def read(self, url: str, content: Content, format: Format) -> Page:
+    async def read(self, url: str, content: Content, format: Format, render: Render = "auto") -> Page:
         """Return the page at `url`: a kept one if it is young enough, so that reading on never fetches again.
 
         Raises:
             PageProblem: it cannot be fetched or read; the message says what to try.
         """
-        key = (url.strip().partition("#")[0], content, format)
+        key = (url.strip().partition("#")[0], content, format, render)
         kept = self._kept.get(key)
         if kept is not None and self._clock() - kept[0] < self._limits.cache_seconds:
             self._kept.move_to_end(key)
             return kept[1]
-        page = await self._fetch(key[0], content, format)
+        page = await self._read(key[0], content, format, render)
         self._keep(key, page)
         return page
 
-    def _keep(self, key: tuple[str, Content, Format], page: Page) -> None:
+    async def _read(self, url: str, content: Content, format: Format, render: Render) -> Page:
+        """Over HTTP first, since a browser costs ten times as much; with it where the page's text is not in its HTML.
+
+        The main text decides, not all text: menus are long on pages whose content scripts bring (guides/web.md §2.4).
+        """
+        if render == "always":
+            return await self._rendered_page(url, content, format, "It was asked for.")
+        page = await self._fetch(url, content, format)
+        if render == "never":
+            return replace(page, render_reason="It was not to be rendered.")
+        if not page.needs_script:
+            return page
+        if self._browser is None or not self._browser.is_installed:
+            return replace(page, render_reason="There is no browser here.")
+        try:
+            return await self._rendered_page(url, content, format, "Its HTML holds little text and runs scripts.")
+        except PageProblem as exc:
+            return replace(
+                page, warnings=(*page.warnings, f"Rendering failed: {exc}"), render_reason="Rendering failed."
+            )
+
+    async def _rendered_page(self, url: str, content: Content, format: Format, reason: str) -> Page:
+        if self._browser is None:
+            raise PageProblem("Rendering is switched off here. Try render='never'.")
+        try:
+            shown = await self._browser.render(url)
+        except NotAPage:
+            return replace(await self._fetch(url, content, format), render_reason="It is a file, not a page.")
+        except BrowserProblem as exc:
+            raise PageProblem(str(exc)) from exc
+        check_status(shown.url, shown.status, "")
+        page = Page(
+            url=shown.url,
+            status=shown.status,
+            content_type=shown.content_type,
+            text="",
+            sha256=hashlib.sha256(shown.html.encode("utf-8", "surrogatepass")).hexdigest(),
+            fetched_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            rendered=True,
+            render_reason=reason,
+        )
+        return await self._markup_page(page, shown.html, content, format, [*_refusals(shown)], shown.hidden_chars)
+
+    def _keep(self, key: tuple[str, Content, Format, Render], page: Page) -> None:
         self._kept[key] = (self._clock(), page)
         self._kept.move_to_end(key)
         while (
@@ -202,23 +261,29 @@ class Pages:
 
     async def _html_page(self, page: Page, answer: HttpAnswer, content: Content, format: Format) -> Page:
         decoded = await to_thread.run_sync(decode_page, answer.body, answer.headers.get("content-type", ""))
-        # Here, since the extractor drops some of these uncounted, and again below, since they may come as entities.
-        source = await to_thread.run_sync(strip_invisible, decoded.text)
-        arguments = {"html": source, "url": answer.url, "content": content, "format": format}
-        found: dict[str, Any] = await self._call(self._extractors, arguments, answer.url)
         warnings: list[str] = []
         if decoded.is_guess:
             warnings.append(f"The page does not say its encoding truly; read as {decoded.encoding}.")
+        read = await self._markup_page(page, decoded.text, content, format, warnings)
+        declared = answer.headers.get("content-language", "").partition(",")[0].strip()
+        return read if read.language else replace(read, language=declared or None)
+
+    async def _markup_page(
+        self, page: Page, markup: str, content: Content, format: Format, warnings: list[str], unseen_chars: int = 0
+    ) -> Page:
+        """Fill `page` with what its `markup` says. `unseen_chars` have been taken out of that already."""
+        # Here, since the extractor drops some of these uncounted, and again below, since they may come as entities.
+        source = await to_thread.run_sync(strip_invisible, markup)
+        arguments = {"html": source, "url": page.url, "content": content, "format": format}
+        found: dict[str, Any] = await self._call(self._extractors, arguments, page.url)
         text = strip_invisible(found["text"])
-        hidden_chars = found["hidden_chars"] + len(decoded.text) - len(source) + len(found["text"]) - len(text)
+        hidden_chars = unseen_chars + found["hidden_chars"] + len(markup) - len(source) + len(found["text"]) - len(text)
         if hidden_chars:
             warnings.append(f"{hidden_chars} characters that a reader would not see were left out.")
         if found["method"] == "fallback":
             warnings.append("The main content could not be told apart, so this is all of the page but its frame.")
-        if found["needs_script"]:
-            warnings.append(
-                "The page seems to be made by scripts, which are not run here; little of it may be in this text."
-            )
+        if found["needs_script"] and not page.rendered:
+            warnings.append("The page seems to be made by scripts, so little of it may be in this text.")
         if found["forwards_to"]:
             warnings.append("The page sends its readers on to another address.")
         if not text.strip():
@@ -232,7 +297,8 @@ class Pages:
             author=found["author"],
             published=found["published"],
             site=found["site"],
-            language=found["language"] or answer.headers.get("content-language", "").partition(",")[0].strip() or None,
+            language=found["language"],
+            needs_script=found["needs_script"] and not page.rendered,
             hidden_chars=hidden_chars,
             forwards_to=found["forwards_to"],
             links=tuple(Link(url, strip_invisible(text)) for url, text in found["links"]),
@@ -268,6 +334,12 @@ class Pages:
             if exc.kind == "Unreadable":  # the documents package's word for a file it knows it cannot read
                 raise PageProblem(f"{url} could not be read: {exc}") from exc
             raise
+
+
+def _refusals(shown: Rendered) -> list[str]:
+    if not shown.refused:
+        return []
+    return [f"{len(shown.refused)} hosts that the page uses were not reached: {', '.join(shown.refused[:5])}."]
 
 
 def check_status(url: str, status: int, retry_after: str) -> None:
