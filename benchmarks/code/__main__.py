@@ -1,12 +1,14 @@
-"""What the sandbox costs beside a bare interpreter and a Jupyter kernel, and which attacks each level stops.
+"""What the sandbox costs beside a bare interpreter and its peers, and which attacks each level stops.
 
-    .venv/bin/python -m benchmarks.code [--rounds 7] [--json] [--jupyter PYTHON] [--escapes]
+    .venv/bin/python -m benchmarks.code [--rounds 7] [--json] [--peers PYTHON] [--srt PATH] [--analysis PYTHON]
+        [--escapes]
 
 Each round takes every measure once, in turn; the first round warms the caches and is thrown away. Reported are medians,
-and the median of the ratio to the bare interpreter (`python -c pass`) of the same round. `--jupyter` names a
-Python that has ipykernel and jupyter_client; it runs without any isolation. `--escapes` runs the attacks of
-`tests/support/escapes.py` at each level that holds here, as the user who runs this; those that would do harm without
-isolation are not run without.
+and the median of the ratio to the bare interpreter (`python -c pass`) of the same round. `--peers` names a Python that
+has any of ipykernel with jupyter_client (a Jupyter kernel, without isolation), pydantic-monty and sandlock; `--srt` the
+command of Anthropic's sandbox-runtime; `--analysis` a Python with matplotlib, for the round trip of a figure.
+`--escapes` runs the attacks of `tests/support/escapes.py`, on the system and on the session's own process, at each
+level that holds here, as the user who runs this; those that would do harm without isolation are not run without.
 """
 
 import argparse
@@ -15,7 +17,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,26 +33,61 @@ sys.path.insert(0, str(ROOT / "tests"))
 LIMITS = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
 LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
 BARE = "bare interpreter, start to end"
-JUPYTER = """
+PEERS = """
 import json, sys, time
-from jupyter_client.manager import start_new_kernel
-began = time.perf_counter()
-manager, client = start_new_kernel(kernel_name="python3")
-client.execute_interactive("1 + 1", output_hook=lambda message: None)
-first = time.perf_counter() - began
-began = time.perf_counter()
-client.execute_interactive("1 + 1", output_hook=lambda message: None)
-print(json.dumps([first, time.perf_counter() - began]))
-client.stop_channels()
-manager.shutdown_kernel(now=True)
+seconds = {}
+def timed(name, do):
+    began = time.perf_counter()
+    done = do()
+    seconds[name] = time.perf_counter() - began
+    return done
+def jupyter():
+    from jupyter_client.manager import start_new_kernel
+    def run():
+        client.execute_interactive("1 + 1", output_hook=lambda message: None)
+    def start():
+        global client
+        manager, client = start_new_kernel(kernel_name="python3")
+        run()
+        return manager
+    manager = timed("Jupyter kernel: new session, first result", start)
+    timed("Jupyter kernel: warm result", run)
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+def monty():
+    import pydantic_monty
+    with pydantic_monty.Monty() as pool, pool.checkout() as warming:
+        warming.feed_run("1 + 1")
+        def start():
+            session = pool.checkout().__enter__()
+            session.feed_run("1 + 1")
+            return session
+        session = timed("monty: new session, first result", start)
+        timed("monty: warm result", lambda: session.feed_run("1 + 1"))
+        session.__exit__(None, None, None)
+def sandlock():
+    import sandlock as s
+    readable = ["/usr", "/lib", "/lib64", "/bin", "/etc", sys.base_prefix, sys.prefix]
+    box = s.Sandbox(fs_readable=readable, clean_env=True)
+    done = timed("sandlock: python -c pass", lambda: box.run([sys.executable, "-c", "pass"]))
+    if not done.success:
+        del seconds["sandlock: python -c pass"]
+        print(done, file=sys.stderr)
+for peer in (jupyter, monty, sandlock):
+    try: peer()
+    except Exception as exc: print(f"{peer.__name__}: {exc!r}", file=sys.stderr)
+print(json.dumps(seconds))
 """
+FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()"
 
 
 def main() -> None:
     options = argparse.ArgumentParser(prog="benchmarks.code", description=(__doc__ or "").splitlines()[0])
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    options.add_argument("--jupyter", help="a Python that has ipykernel and jupyter_client")
+    options.add_argument("--peers", help="a Python that has ipykernel, pydantic-monty, sandlock")
+    options.add_argument("--srt", help="the command of sandbox-runtime")
+    options.add_argument("--analysis", type=Path, help="a Python that has matplotlib")
     options.add_argument("--escapes", action="store_true", help="run the attacks as well")
     chosen = options.parse_args()
     anyio.run(_benchmark, chosen)
@@ -59,7 +95,7 @@ def main() -> None:
 
 async def _benchmark(chosen: argparse.Namespace) -> None:
     sandboxes = await _levels()
-    seconds = await _measure(sandboxes, chosen.rounds, chosen.jupyter)
+    seconds = await _measure(sandboxes, chosen)
     memory = {level: await _idle_bytes(sandbox) for level, sandbox in sandboxes.items()}
     escapes = {level: await _escapes(sandbox) for level, sandbox in sandboxes.items()} if chosen.escapes else {}
     machine = (
@@ -72,7 +108,7 @@ async def _benchmark(chosen: argparse.Namespace) -> None:
     print(machine)
     floor = seconds[BARE]
     for name, values in seconds.items():
-        ratio = statistics.median(value / bare for value, bare in zip(values, floor, strict=True))
+        ratio = statistics.median(value / bare for value, bare in zip(values, floor, strict=False))
         print(f"{name:45} {statistics.median(values) * 1000:9.1f} ms   {ratio:7.2f} x bare")
     for level, size in memory.items():
         print(f"{level + ': memory of an idle session':45} {size / 1e6:9.1f} MB (proportional, all its processes)")
@@ -91,13 +127,13 @@ async def _levels() -> dict[Level, Sandbox]:
     return found
 
 
-async def _measure(sandboxes: dict[Level, Sandbox], rounds: int, jupyter: str | None) -> dict[str, list[float]]:
+async def _measure(sandboxes: dict[Level, Sandbox], chosen: argparse.Namespace) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {}
 
     def note(name: str, began: float, per: int = 1) -> None:
         seconds.setdefault(name, []).append((time.perf_counter() - began) / per)
 
-    for _ in range(rounds + 1):
+    for _ in range(chosen.rounds + 1):
         began = time.perf_counter()
         await anyio.run_process([sys.executable, "-c", "pass"])
         note(BARE, began)
@@ -115,12 +151,29 @@ async def _measure(sandboxes: dict[Level, Sandbox], rounds: int, jupyter: str | 
                 for _ in range(20):
                     tasks.start_soon(_start_run_end, sandbox)
             note(f"{level}: 20 sessions at once, start to end", began)
-        if jupyter is not None:
-            done = await anyio.run_process([jupyter, "-c", JUPYTER], stderr=subprocess.DEVNULL)
-            first, warm = json.loads(done.stdout)
-            seconds.setdefault("Jupyter kernel: new, first result", []).append(first)
-            seconds.setdefault("Jupyter kernel: warm result", []).append(warm)
+        for name, taken in (await _peers(chosen)).items():
+            seconds.setdefault(name, []).append(taken)
     return {name: values[1:] for name, values in seconds.items()}
+
+
+async def _peers(chosen: argparse.Namespace) -> dict[str, float]:
+    taken: dict[str, float] = {}
+    if chosen.peers is not None:
+        done = await anyio.run_process([chosen.peers, "-c", PEERS], stderr=None)
+        taken |= json.loads(done.stdout)
+    if chosen.srt is not None:
+        began = time.perf_counter()
+        await anyio.run_process([chosen.srt, sys.executable, "-c", "pass"])
+        taken["sandbox-runtime: python -c pass"] = time.perf_counter() - began
+    if chosen.analysis is not None:
+        sandbox = await find_sandbox(LIMITS, wanted=None, allow_none=False, python=chosen.analysis)
+        async with await _started(sandbox) as session:
+            for name in ("first figure of a session", "next figure"):
+                began = time.perf_counter()
+                drawn = await session.run(FIGURE, timeout_seconds=120)
+                assert len(drawn.images) == 1, drawn
+                taken[f"{sandbox.level}: {name}"] = time.perf_counter() - began
+    return taken
 
 
 async def _started(sandbox: Sandbox) -> Session:
@@ -163,7 +216,20 @@ async def _escapes(sandbox: Sandbox) -> dict[str, Any]:
             said = await _attack(sandbox, attacks.prelude(prey.told) + attacks.ESCAPES[name])
             if "ESCAPED" in said or prey.was_reached():
                 worked.append(name)
+    for name, (code, _) in attacks.PROTOCOL_ATTACKS.items():
+        names.append(name)
+        if not await _survives(sandbox, code):
+            worked.append(name)
     return {"tried": len(names), "worked": worked}
+
+
+async def _survives(sandbox: Sandbox, code: str) -> bool:
+    """Whether the host answers, believes nothing forged, and can end the session, whatever the code does to it."""
+    with anyio.move_on_after(60):
+        async with await _started(sandbox) as session:
+            ran = await session.run(code, timeout_seconds=0.5)
+        return "FORGED" not in str(ran)
+    return False
 
 
 async def _attack(sandbox: Sandbox, code: str) -> str:

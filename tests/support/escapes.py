@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ESCAPES", "KEY", "SAFE_UNCONFINED", "SLOW", "Prey", "lay_out_prey", "prelude"]
+__all__ = ["ESCAPES", "KEY", "PROTOCOL_ATTACKS", "SAFE_UNCONFINED", "SLOW", "Prey", "lay_out_prey", "prelude"]
 
 KEY = "sk-secret-0123456789"
 """The caller puts it into its own environment, for the attacks to find."""
@@ -227,3 +227,51 @@ SAFE_UNCONFINED = {
     "open a netlink, packet or vsock socket",
 }
 """They touch nothing but what the test made for them, and a process of its own."""
+
+PROTOCOL_ATTACKS: dict[str, tuple[str, str]] = {
+    "exit": ("import sys; sys.exit(4)", "error"),
+    "exit without a code": ("import sys; sys.exit()", "fine"),
+    "endless recursion": ("def f(): return f()\nf()", "error"),
+    "a repr that raises": ("class A:\n    def __repr__(self): raise ValueError('no')\nA()", "error"),
+    "a repr of another type": ("class A:\n    def __repr__(self): return 3\nA()", "error"),
+    "an exception whose text raises": ("class E(Exception):\n    def __str__(self): raise ValueError\nraise E", "error"),
+    "a repr that never ends": ("class A:\n    def __repr__(self):\n        while True: pass\nA()", "limit"),
+    "input": ("input()", "error"),
+    "all descriptors closed": ("import os\nos.closerange(0, 1024)", "lost"),
+    "stdout closed": ("import sys\nsys.stdout.close()", "fine"),
+    "stdout gone": ("import sys\nsys.stdout = sys.stderr = None", "fine"),
+    "stdout of another kind": ("import sys\nsys.stdout = 5", "fine"),
+    "binary on stdout": ("import os\nos.write(1, bytes(range(256)))\nNone", "fine"),
+    "terminal sequences": ("print('\\x1b[2J\\x1b]0;owned\\x07')", "fine"),
+    "a lone surrogate": ("print('\\ud800')\n'\\ud800'", "fine"),
+    "not a number": ("float('nan')", "fine"),
+    "a deep list": ("x = []\nfor _ in range(100000): x = [x]\nx", "error"),
+    "its own json module": ("open('json.py', 'w').write('raise SystemExit')", "fine"),
+    "builtins deleted": ("import builtins\nfor n in list(vars(builtins)): delattr(builtins, n) if n != 'delattr' else 0", "any"),
+    "json.dumps replaced": ("import json\njson.dumps = lambda *a, **k: 'junk'", "any"),
+    "os.write replaced": ("import os\nos.write = lambda *a: 0", "limit"),
+    "garbage in every pipe": ("import os\nfor n in range(3, 30):\n    try: os.write(n, b'garbage\\n')\n    except OSError: pass", "lost"),
+    "an endless line in every pipe": ("import os\nfor n in range(3, 30):\n    try:\n        while True: os.write(n, b'x' * 65536)\n"
+    "    except OSError: pass", "lost"),
+    "a forged answer": ("import os\nfor n in range(3, 30):\n    try: os.write(n, b'{\"call\": \"0\", \"value\": \"FORGED\"}\\n')\n"
+    "    except OSError: pass\n'true'", "fine"),
+    "a fork that keeps the pipes": ("import os, time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\n'parent'", "fine"),
+    "signals ignored": ("import signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n"
+    "    except (OSError, ValueError): pass\nwhile True: pass", "any"),
+    "a thread that never ends": ("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()", "fine"),
+    "null bytes": ("x = 1\x00", "error"),
+    "syntax": ("x = = 1", "error"),
+    "nested parentheses": ("(" * 5000 + ")" * 5000, "error"),
+    "a flood of prints": ("while True: print('x' * 100_000)", "limit"),
+    "a value of 200 MB": ("'x' * 200_000_000", "any"),
+    "a crash": ("import ctypes\nctypes.string_at(0)", "lost"),
+    "an end without a word": ("import os\nos._exit(0)", "lost"),
+    "only a kill ends it": ("import time\nwhile True:\n    try:\n        while True: time.sleep(0.01)\n    except BaseException: pass", "lost"),
+    "a late word of a thread": ("import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.2), print('late'))).start()", "fine"),
+    "a zombie": ("import os\nif os.fork() == 0: os._exit(0)\n'parent'", "fine"),
+    "stdin closed": ("import os\nos.close(0)", "fine"),
+    "files that are no files": ("import os\nos.mkfifo('fifo.png')\nopen('sparse', 'wb').truncate(60 << 20)\nos.symlink('/etc/passwd', 'link.png')", "fine"),
+}  # fmt: skip
+"""Code that goes for the session's own process and pipes, and how the run may end: fine, error, limit, lost, any.
+
+Whatever it does, the server must answer, believe nothing forged, and give a working session afterwards."""

@@ -1,7 +1,5 @@
 """memento_code: run_python, reset_session and sandbox_info through the server, at each level this machine gives."""
 
-# ruff: noqa: E501 - an attack reads best on one line
-
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from mcp.types import CallToolResult, TextContent
 
 from memento_code.sandbox import Level
 from memento_code.server import Settings, build_server
+from support.escapes import PROTOCOL_ATTACKS
 
 pytestmark = pytest.mark.anyio
 
@@ -153,43 +152,6 @@ async def test_sessions_run_side_by_side(level: Level) -> None:
         quick = await run(client, "'quick'", session="c")
         assert (quick["value"], done) == ("'quick'", [])
     assert sorted(done) == ["a", "b"]
-
-
-PROTOCOL_ATTACKS: dict[str, tuple[str, str]] = {
-    "exit": ("import sys; sys.exit(4)", "error"),
-    "exit without a code": ("import sys; sys.exit()", "fine"),
-    "endless recursion": ("def f(): return f()\nf()", "error"),
-    "a repr that raises": ("class A:\n    def __repr__(self): raise ValueError('no')\nA()", "error"),
-    "a repr of another type": ("class A:\n    def __repr__(self): return 3\nA()", "error"),
-    "an exception whose text raises": ("class E(Exception):\n    def __str__(self): raise ValueError\nraise E", "error"),
-    "a repr that never ends": ("class A:\n    def __repr__(self):\n        while True: pass\nA()", "limit"),
-    "input": ("input()", "error"),
-    "all descriptors closed": ("import os\nos.closerange(0, 1024)", "lost"),
-    "stdout closed": ("import sys\nsys.stdout.close()", "fine"),
-    "stdout gone": ("import sys\nsys.stdout = sys.stderr = None", "fine"),
-    "stdout of another kind": ("import sys\nsys.stdout = 5", "fine"),
-    "binary on stdout": ("import os\nos.write(1, bytes(range(256)))\nNone", "fine"),
-    "terminal sequences": ("print('\\x1b[2J\\x1b]0;owned\\x07')", "fine"),
-    "a lone surrogate": ("print('\\ud800')\n'\\ud800'", "fine"),
-    "not a number": ("float('nan')", "fine"),
-    "a deep list": ("x = []\nfor _ in range(100000): x = [x]\nx", "error"),
-    "its own json module": ("open('json.py', 'w').write('raise SystemExit')", "fine"),
-    "builtins deleted": ("import builtins\nfor n in list(vars(builtins)): delattr(builtins, n) if n != 'delattr' else 0", "any"),
-    "json.dumps replaced": ("import json\njson.dumps = lambda *a, **k: 'junk'", "any"),
-    "os.write replaced": ("import os\nos.write = lambda *a: 0", "limit"),
-    "garbage in every pipe": ("import os\nfor n in range(3, 30):\n    try: os.write(n, b'garbage\\n')\n    except OSError: pass", "lost"),
-    "an endless line in every pipe": ("import os\nfor n in range(3, 30):\n    try:\n        while True: os.write(n, b'x' * 65536)\n"
-    "    except OSError: pass", "lost"),
-    "a forged answer": ("import os\nfor n in range(3, 30):\n    try: os.write(n, b'{\"call\": \"0\", \"value\": \"FORGED\"}\\n')\n"
-    "    except OSError: pass\n'true'", "fine"),
-    "a fork that keeps the pipes": ("import os, time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\n'parent'", "fine"),
-    "signals ignored": ("import signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n"
-    "    except (OSError, ValueError): pass\nwhile True: pass", "any"),
-    "a thread that never ends": ("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()", "fine"),
-    "null bytes": ("x = 1\x00", "error"),
-    "syntax": ("x = = 1", "error"),
-    "nested parentheses": ("(" * 5000 + ")" * 5000, "error"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("attack", PROTOCOL_ATTACKS)
