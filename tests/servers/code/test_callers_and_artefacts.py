@@ -6,6 +6,7 @@ import base64
 import sys
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -198,3 +199,25 @@ async def test_a_long_run_tells_what_it_printed_last() -> None:
             await client.call_tool("run_python", {"code": code, "timeout_seconds": 1.5}, progress_callback=hear)
             await heard.wait()
     assert told[0] == (1, "step one")
+
+
+async def test_a_file_of_the_task_is_copied_in_and_no_other_file_of_the_host(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "data.csv").write_text("a,b", encoding="utf-8")
+    (tmp_path / "secret.csv").write_text("s", encoding="utf-8")
+    (tmp_path / "open" / "link.csv").symlink_to(tmp_path / "secret.csv")
+    async with server(folders=(tmp_path / "open",)) as client:
+        added = await client.call_tool("add_file", {"path": str(tmp_path / "open" / "data.csv")})
+        ran = await run(client, "open('data.csv').read()")
+        for path in (str(tmp_path / "secret.csv"), "link.csv", "/etc/passwd", "../secret.csv", "nothing.csv"):
+            refused = await client.call_tool("add_file", {"path": path})
+            assert refused.is_error, path
+    assert added.structured_content == {"session": "default", "path": "data.csv", "bytes": 3}
+    assert (ran["value"], ran.get("files")) == ("'a,b'", None)
+
+
+async def test_without_folders_no_file_of_the_host_is_copied(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("1", encoding="utf-8")
+    async with server() as client:
+        refused = await client.call_tool("add_file", {"path": str(tmp_path / "x.csv")})
+    assert refused.is_error

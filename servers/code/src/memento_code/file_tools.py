@@ -7,9 +7,11 @@ is checked for shape like everything that a session says.
 import base64
 import binascii
 import mimetypes
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
+from anyio.to_thread import run_sync
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.types import CallToolResult, ImageContent, ResourceLink, ToolAnnotations
@@ -17,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from memento_code.session import MadeFile, SessionLost
 from memento_code.sessions import NoSuchSession, SessionName, Sessions
-from memento_kit import Server, untrusted_result
+from memento_kit import AllowedPaths, PathNotAllowed, Server, untrusted_result
 
 __all__ = ["add_file_tools", "file_link"]
 
@@ -82,8 +84,8 @@ def _media_type(path: str) -> str:
     return guessed if guessed in _SHOWN_TYPES else "application/octet-stream"
 
 
-def add_file_tools(server: Server[Sessions]) -> None:
-    """Add `write_file`, `read_file`, `list_files` and the resource `sandbox://{session}/files/{path}`."""
+def add_file_tools(server: Server[Sessions], folders: AllowedPaths, max_file_bytes: int) -> None:
+    """Add `add_file`, `write_file`, `read_file`, `list_files` and the resource `sandbox://{session}/files/{path}`."""
 
     @server.resource(
         "sandbox://{session}/files/{+path}", title="A file of a session", mime_type="application/octet-stream"
@@ -91,6 +93,26 @@ def add_file_tools(server: Server[Sessions]) -> None:
     async def session_file(session: str, path: str, ctx: Context[Sessions]) -> bytes:
         """A file that code made, as run_python linked it."""
         return await _whole_file(ctx, session, path)
+
+    @server.tool(
+        title="Add a file of the task",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False
+        ),
+    )
+    async def add_file(
+        ctx: Context[Sessions],
+        path: Annotated[str, Field(min_length=1, max_length=4_000, description="The file, as the task names it")],
+        session: SessionName = None,
+    ) -> WrittenFile:
+        """Copy a file that came with the task into the session's folder, under its own name, for code to work on."""
+        try:
+            source = folders.resolve(path)
+            data = await run_sync(_read_whole, source, max_file_bytes)
+        except (PathNotAllowed, OSError) as exc:
+            raise ToolError(str(exc)) from exc
+        name, done = await _do(ctx, session, "write_file", source.name, base64.b64encode(data).decode())
+        return WrittenFile(session=name, path=source.name, bytes=int(done["bytes"]))
 
     @server.tool(
         title="Write a file",
@@ -192,6 +214,14 @@ async def _do(ctx: Context[Sessions], session: str | None, do: str, *arguments: 
     if outcome.file is None:
         raise ToolError(f"The session gave no answer: {outcome.lost or outcome.interrupted}.")
     return ran.session, outcome.file
+
+
+def _read_whole(path: Path, max_bytes: int) -> bytes:
+    if not path.is_file():
+        raise OSError(f"{path.name!r} is not a file.")
+    if path.stat().st_size > max_bytes:
+        raise OSError(f"{path.name!r} is larger than {max_bytes >> 20} MiB, the most a session's file may have.")
+    return path.read_bytes()
 
 
 def _as_text(data: bytes, *, is_end: bool) -> tuple[str, str, int]:

@@ -25,7 +25,7 @@ from memento_code.file_tools import add_file_tools, file_link
 from memento_code.sandbox import Level, Limits, Sandbox
 from memento_code.session import DataTable, MadeFile, RaisedError, SessionLost
 from memento_code.sessions import NoSuchSession, Ran, SessionName, Sessions
-from memento_kit import Server, ServerSettings, serve, strip_invisible, untrusted_result
+from memento_kit import AllowedPaths, PathList, Server, ServerSettings, serve, strip_invisible, untrusted_result
 
 __all__ = ["Settings", "build_server", "main"]
 
@@ -56,6 +56,8 @@ class Settings(ServerSettings):
     python: Path | None = None
     """Interpreter of the environment whose packages sessions may import, as a virtual environment's bin/python.
     Default: the server's own."""
+    folders: PathList = ()
+    """Folders and files of this computer that `add_file` may copy into a session, joined by `:`. None by default."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3_600)
     """Time limit of a run that asks for none, and the most one may ask for."""
     process_memory_megabytes: int = Field(default=1_024, ge=64)
@@ -267,7 +269,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
             sessions=sessions.names(sessions.caller(ctx)),
         )
 
-    add_file_tools(server)
+    add_file_tools(server, AllowedPaths(settings.folders), settings.file_megabytes * _MIB)
     return server
 
 
