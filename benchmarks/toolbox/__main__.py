@@ -100,6 +100,7 @@ async def measure(calls: int, rounds: int, width: int) -> dict[str, Any]:
                         rate = await calls_per_second(call, calls, at_once)
                         if number:  # the first round warms all
                             rates.setdefault((way, at_once), []).append(rate)
+                    cache.close()
                 sys.stderr.write(f"round {number} of {rounds}\n")
     rows = [
         {

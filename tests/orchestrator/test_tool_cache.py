@@ -282,6 +282,7 @@ async def test_the_oldest_answers_go_when_the_room_is_used_up(tmp_path: Path) ->
 async def test_a_damaged_file_costs_its_answers_and_never_a_call(tmp_path: Path) -> None:
     kept, tool = cache(tmp_path), Tool()
     await kept.call(SPEC, {}, tool)
+    kept.close()
     path = tmp_path / "cache" / "tools.sqlite3"
     for ending in ("-wal", "-shm"):
         path.with_name(path.name + ending).unlink(missing_ok=True)

@@ -288,6 +288,9 @@ async def open_session(
             limit=settings.cases_shown,
             outbox=settings.home / "outbox",
         )
+        cache = tool_cache(settings)
+        if cache is not None:
+            stack.callback(cache.close)
         agent = Agent(
             planner=model(choice.planner, settings.planner_temperature, settings.planner_reasoning_effort),
             executor=executor(choice.executor),
@@ -296,7 +299,7 @@ async def open_session(
             memory=memory,
             settings=settings,
             judge=model(choice.judge) if choice.judge else None,
-            cache=tool_cache(settings),
+            cache=cache,
         )
         yield Session(
             agent=agent,

@@ -11,9 +11,9 @@ import hashlib
 import json
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -76,6 +76,8 @@ class ToolCache:
         self._policy = policy
         self._clock = clock
         self._under_way: dict[str, _UnderWay] = {}
+        self._db: sqlite3.Connection | None = None
+        self._one_at_a_time = threading.Lock()
         self._unswept_bytes: int | None = None
 
     async def call(
@@ -109,10 +111,12 @@ class ToolCache:
         if not self._path.exists():
             return None
         try:
-            with closing(self._connect()) as db:
-                row = db.execute(
-                    "SELECT outcome FROM answer WHERE key = ? AND expires > ?", (key, self._clock())
-                ).fetchone()
+            with self._one_at_a_time:
+                row = (
+                    self._connected()
+                    .execute("SELECT outcome FROM answer WHERE key = ? AND expires > ?", (key, self._clock()))
+                    .fetchone()
+                )
         except (sqlite3.Error, OSError) as exc:
             self._unusable(exc)
             return None
@@ -124,7 +128,7 @@ class ToolCache:
             return
         now = self._clock()
         try:
-            with closing(self._connect()) as db, db:
+            with self._one_at_a_time, self._connected() as db:
                 db.execute(
                     "INSERT OR REPLACE INTO answer VALUES (?, ?, ?, ?, ?, ?)",
                     (key, tool, now, now + holds, len(text), text),
@@ -139,6 +143,7 @@ class ToolCache:
     def _unusable(self, exc: Exception) -> None:
         """Go on without what the file holds. A damaged one is thrown away: the next answer begins a new one."""
         logger.warning("the tool cache %s cannot be used now: %s", self._path, exc)
+        self.close()
         if type(exc) is sqlite3.DatabaseError:  # not locked, not a full disk: no database, or not a whole one
             for ending in ("", "-wal", "-shm"):
                 self._path.with_name(self._path.name + ending).unlink(missing_ok=True)
@@ -152,17 +157,27 @@ class ToolCache:
             (self._policy.max_bytes,),
         )
 
-    def _connect(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_SECONDS)
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            db.execute(_SCHEMA)
-        except sqlite3.Error:
-            db.close()
-            raise
-        return db
+    def _connected(self) -> sqlite3.Connection:
+        """The one connection: to open and close it for each call would write the log back to the file each time."""
+        if self._db is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            db = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT_SECONDS, check_same_thread=False)
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=NORMAL")
+                db.execute(_SCHEMA)
+            except sqlite3.Error:
+                db.close()
+                raise
+            self._db = db
+        return self._db
+
+    def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        with self._one_at_a_time:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
 
 
 def _key(spec: ToolSpec, arguments: dict[str, Any]) -> str:
