@@ -204,6 +204,63 @@ def test_without_the_void_case_harmful_cases_are_shown_anyway() -> None:
     assert choice.void_probability == 0.0
 
 
+def test_failures_that_cases_cause_leave_what_is_expected_without_memory_alone() -> None:
+    """With a difficulty common to both, bad cases would make the question look hard and themselves innocent."""
+    policy, offered = make_policy("bag"), candidates([0.7])
+    teach(policy, offered, [((), 1.0), ((), 0.0)] * 20)
+
+    def without_memory() -> float:
+        choice = policy.choose(query(), offered, 1, np.random.default_rng(0))
+        assert choice.without_memory is not None
+        return choice.without_memory.mean
+
+    before = without_memory()
+    teach(policy, offered, [((0,), 0.0)] * 60)
+    assert without_memory() == pytest.approx(before, abs=0.05)  # what is left is the recalibration of all predictions
+
+
+def test_memory_that_has_lost_its_credit_must_be_surer_of_a_case_to_show_it() -> None:
+    """The same knowledge, three states of the account: trusted, half used up, used up."""
+    policy, offered = make_policy("bag", memory_off_share=0.0, explore_share=0.0, credit=10.0), candidates([0.7])
+    state = policy.state_dict()
+    shown: list[float] = []
+    for credit in (10.0, 5.0, 0.0):
+        policy.load_state_dict({**state, "credit": credit})
+        shown.append(1.0 - policy.choose(query(), offered, 1, np.random.default_rng(0)).void_probability)
+    assert shown[0] > 0.5  # a fresh memory is trusted: it starts with all of its credit
+    assert state["credit"] == 10.0
+    assert shown[0] > shown[1] >= shown[2]
+    assert shown[2] < 0.1
+
+
+def test_credit_is_lost_by_failures_with_memory_and_won_back() -> None:
+    """Counted against what is expected without memory, and never beyond what there was at first."""
+    policy, offered = make_policy("bag", credit=10.0), candidates([0.7])
+
+    def credit() -> float:
+        return float(policy.state_dict()["credit"])
+
+    teach(policy, offered, [((), 1.0), ((), 0.0)] * 10)
+    assert credit() == 10.0  # runs without memory cost nothing
+    teach(policy, offered, [((0,), 0.0)] * 12)
+    assert credit() == pytest.approx(10.0 - 12 * 0.5, abs=2.0)
+    teach(policy, offered, [((0,), 0.0)] * 60)
+    assert credit() == -10.0  # nor does the debt grow for ever
+    teach(policy, offered, [((0,), 1.0)] * 90)
+    assert credit() == 10.0
+
+
+def test_an_unknown_or_distrusted_outcome_costs_memory_no_credit() -> None:
+    """Only what is known counts, as far as its source is trusted."""
+    policy, offered = make_policy("bag"), candidates([0.7])
+    before = policy.state_dict()["credit"]
+    for outcome in (Outcome(None), Outcome(0.0, confidence=0.0)):
+        policy.learn(Decision(query(), offered.take([0])), outcome)
+    assert policy.state_dict()["credit"] == before
+    policy.learn(Decision(query(), offered.take([0])), Outcome(0.0))
+    assert policy.state_dict()["credit"] < before
+
+
 # -- advantage: LOOP ---------------------------------------------------------------------------------------------
 
 

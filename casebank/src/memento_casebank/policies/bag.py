@@ -1,15 +1,22 @@
 """`bag` (L2, the default): an online Bayesian model of one outcome and the whole bag of cases that was shown.
 
-    logit P(r = 1 | s, S) = β0 + b_k + [S = ∅]·(v0 + d_k) + [S ≠ ∅]·Σ_{c in S} a_c · (wᵀx(s,c) + g(s,c)·u_c)
+    logit P(r = 1 | s, ∅) = v0 + d_k
+    logit P(r = 1 | s, S) = w0 + b_k + Σ_{c in S} a_c · (wᵀx(s,c) + g(s,c)·u_c)
 
-k is the question's cluster, b_k its difficulty, v0 + d_k how well the agent does there without memory, x(s,c) how
-question and case relate, u_c what is particular to the case, g a gate that keeps a case's reputation from reaching
-questions unlike it, and a_c = cited_c / √(Σ cited) shares one outcome among the cases shown. Every coefficient has an
-independent Gaussian posterior, updated by assumed density filtering (as in TrueSkill and adPredictor), so a case that
+k is the question's cluster, d_k and b_k its difficulty without memory and with it, x(s,c) how question and case
+relate, u_c what is particular to the case, g a gate that keeps a case's reputation from reaching questions unlike it,
+and a_c = cited_c / √(Σ cited) shares one outcome among the cases shown. All coefficients have Gaussian posteriors,
+those of w0 and w a joint one, updated by assumed density filtering (as in TrueSkill and adPredictor). So a case that
 travels with better ones is explained away instead of praised, and an outcome counts once however many cases it had.
+What happens without memory is learned from runs without memory only: with a difficulty common to both, the failures
+that bad cases cause make the question look hard and the cases innocent.
 
 Cases are chosen by tempered Thompson sampling against the void case: in the general form of `selection`, μ0 is
-uniform, Q is drawn from the posterior with its sd times τ, and α → 0. Predictions are recalibrated online (Platt).
+uniform, Q is drawn from the posterior with its sd times τ, and α → 0. Memory starts with a credit of tasks it may
+lose. As it loses them, doubt about memory as a whole counts more and more against it, until it has won them back: a
+lower confidence bound under a budget, after conservative bandits (Wu et al. 2016), with the budget measured on
+outcomes, because what a model expects of the cases it picked is too high (the winner's curse). Predictions are
+recalibrated online (Platt).
 
 Left out on purpose: any feature computed from what the bank chose to keep, such as "how many neighbours agree". Such
 features reinforce themselves (guides/casebank.md §5c; measured again in docs/log.md).
@@ -61,9 +68,15 @@ class BagSettings(PolicySettings):
     """Prior log-odds a case adds: cases help until shown otherwise (Memento, table 3)."""
     case_variance: float = 4.0
     """Prior variance of u_c. A single case may make or break a task, so a bad start is put down to the cases that were
-    shown (and hardly to w, whose constant has a variance of 0.25): else a few failures condemn memory as a whole."""
-    difficulty_variance: float = 0.5
+    shown, and hardly to the constant all cases share (0.25): else a few failures condemn memory as a whole."""
+    difficulty_variance: float = 0.25
     """Prior variance of b_k and of d_k."""
+    caution: float = 1.0
+    """Standard deviations of the doubt about memory as a whole by which a case must beat showing nothing once the
+    credit of memory is used up. 0: never cautious."""
+    credit: float = 20.0
+    """Tasks that memory may lose against no memory before caution is complete; it grows with each one lost, and
+    eases with each one won back. Memory starts with all of it and never has more; 20 are 1 % of 2,000 tasks."""
     clusters: int = 64
     uncited_weight: float = 0.3
     """Weight of a case that was shown and not cited, when the agent says what it cited (1)."""
@@ -88,17 +101,20 @@ class BagPolicy(Policy[BagSettings]):
 
     def __init__(self, settings: BagSettings) -> None:
         super().__init__(settings)
-        # Coefficients: β0, v0, then w. Means and variances; a variance of 0 pins a coefficient at its mean.
-        self._mean = np.array([0.0, 0.0, settings.case_mean, 0, 0, 0, 0, 0, 0, 0], np.float64)
-        self._variance = np.array([1.0, 0.5, 0.25, 4.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.1], np.float64)
+        # w0, then w: means and covariance. A variance of 0 pins a coefficient at its mean.
+        self._mean = np.array([0.0, settings.case_mean, 0, 0, 0, 0, 0, 0, 0], np.float64)
+        variance = np.array([1.0, 0.25, 4.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.1], np.float64)
         if not settings.use_bm25:
-            self._variance[[5, 6]] = 0.0
+            variance[[4, 5]] = 0.0
+        self._covariance = np.diag(variance)
+        self._void = np.array([0.0, 0.5], np.float64)  # v0: mean, variance
         difficulty = settings.difficulty_variance if settings.use_difficulty else 0.0
         self._clusters = UnitClusters(settings.clusters)
         self._difficulty = SlotTable([0.0, difficulty, 0.0, difficulty])  # b_k mean, variance; d_k mean, variance
         self._case_variance = settings.case_variance if settings.use_case_effect else 0.0
         self._cases = SlotTable([0.0, self._case_variance, 0.0])  # u_c mean, variance; when last updated
         self._calibration = np.array([1.0, 0.1, 0.0, 0.1], np.float64)  # slope mean, variance; offset mean, variance
+        self._credit = settings.credit  # tasks that memory may still lose; negative: what it has to win back
 
     # -- reading ------------------------------------------------------------------------------------------------
 
@@ -106,19 +122,24 @@ class BagPolicy(Policy[BagSettings]):
         settings = self.settings
         n = len(candidates)
         b_mean, b_var, d_mean, d_var = self._difficulty.look([self._clusters.nearest(query.vector)])[0]
-        base_mean, base_var = self._mean[0] + b_mean, self._variance[0] + b_var
-        void_mean, void_var = self._mean[1] + d_mean, self._variance[1] + d_var
-        x = relation_features(candidates.table)  # (N, F)
+        void_mean, void_var = float(self._void[0] + d_mean), float(self._void[1] + d_var)
+        x = np.column_stack([np.ones(n), relation_features(candidates.table)])  # (N, 1 + F)
         gate = self._gate(candidates.table["similarity"])
         u_mean, u_var = self._case_effects(candidates.table["group"], query.time)
-        mean = x @ self._mean[2:] + gate * u_mean
+        mean = x @ self._mean + b_mean + gate * u_mean
         own_var = gate * gate * u_var
-        shared_var = (x * x) @ self._variance[2:]
+        memory_var = np.maximum(((x @ self._covariance) * x).sum(axis=1), 0.0) + b_var + void_var  # as a whole
+        handicap = self._caution() * np.sqrt(memory_var)
+
+        # One opinion of memory as a whole per redraw, and one of each case.
         noise = rng.standard_normal((DRAWS, n + 2))
+        opinions = rng.standard_normal((DRAWS, len(self._mean))) @ _root(self._covariance).T
         own_noise = noise[:, :n] * np.sqrt(own_var)
-        shared_noise = noise[:, n : n + 1] * np.sqrt(shared_var)  # one opinion of memory as a whole per redraw
-        cases = mean + settings.case_temperature * own_noise + settings.shared_temperature * shared_noise
-        void = void_mean + settings.shared_temperature * noise[:, n + 1 :] * math.sqrt(void_var)
+        shared_noise = opinions @ x.T + math.sqrt(b_var) * noise[:, n + 1 :]
+        void_noise = math.sqrt(void_var) * noise[:, n : n + 1]
+        tau = settings.shared_temperature
+        cases = mean - handicap + settings.case_temperature * own_noise + tau * shared_noise
+        void = void_mean + tau * void_noise
         if not settings.use_void:
             void = np.full_like(void, np.finfo(np.float64).min)
         choice = select(
@@ -127,45 +148,47 @@ class BagPolicy(Policy[BagSettings]):
             rng,
             settings,
             value=mean,
-            trusted=mean > void_mean if settings.use_void else None,
+            trusted=mean - handicap > void_mean if settings.use_void else None,
             probe=mean + own_noise[::-1],
         )
-        without = self._probability(base_mean + void_mean)
-        alone = self._probability(base_mean + mean)
-        slope = np.sqrt(own_var + shared_var + void_var) * alone * (1.0 - alone) * abs(float(self._calibration[0]))
+        without = self._probability(void_mean)
+        alone = self._probability(mean)
+        slope = np.sqrt(own_var + memory_var) * alone * (1.0 - alone) * abs(float(self._calibration[0]))
         rows = list(choice.rows)
-        share = 1.0 / math.sqrt(max(len(rows), 1))
-        set_mean = share * float(mean[rows].sum()) if rows else float(void_mean)
-        spread = x[rows].sum(axis=0)
-        set_var = share**2 * float((spread * spread) @ self._variance[2:] + own_var[rows].sum())
+        shown: tuple[float, float] | None = None
+        if rows:
+            share = 1.0 / math.sqrt(len(rows))
+            spread = np.append(1.0, share * x[rows, 1:].sum(axis=0))
+            set_mean = float(spread @ self._mean + b_mean + share * (gate * u_mean)[rows].sum())
+            set_var = float(spread @ self._covariance @ spread + b_var + share**2 * own_var[rows].sum())
+            shown = set_mean, set_var
         return replace(
             choice,
             value=alone - without,
             value_sd=slope,
-            sampled=self._probability(base_mean + cases[0]) - without,
+            sampled=self._probability(cases[0]) - without,
             scale="lift",
-            **self._intervals(
-                (float(base_mean), float(base_var)),
-                (float(void_mean), float(void_var)),
-                (set_mean, set_var) if rows else None,
-            ),
+            **self._intervals((void_mean, void_var), shown),
         )
 
-    def _intervals(
-        self, base: tuple[float, float], void: tuple[float, float], shown: tuple[float, float] | None
-    ) -> dict[str, Interval]:
+    def _caution(self) -> float:
+        """Standard deviations of doubt that count against memory now."""
+        settings = self.settings
+        left = min(max(self._credit, 0.0), settings.credit)
+        return settings.caution * (1.0 - left / settings.credit if settings.credit > 0.0 else 1.0)
+
+    def _intervals(self, void: tuple[float, float], shown: tuple[float, float] | None) -> dict[str, Interval]:
         """P(success) with the set, without memory, and their difference; each argument is (mean, variance)."""
-        effect = shown or void
-        success = self._interval(base[0] + effect[0], base[1] + effect[1])
-        without = self._interval(base[0] + void[0], base[1] + void[1])
+        without = self._interval(*void)
         if shown is None:
-            return {"success": success, "without_memory": without, "lift": Interval(0.0, 0.0, 0.0)}
-        # First-order error propagation: what both share moves them together, the rest does not.
+            return {"success": without, "without_memory": without, "lift": Interval(0.0, 0.0, 0.0)}
+        success = self._interval(*shown)
+        # First-order error propagation.
         steep = abs(float(self._calibration[0]))
         with_slope = steep * success.mean * (1.0 - success.mean)
         without_slope = steep * without.mean * (1.0 - without.mean)
-        variance = (with_slope - without_slope) ** 2 * base[1] + with_slope**2 * shown[1] + without_slope**2 * void[1]
-        lift, half = success.mean - without.mean, _Z90 * math.sqrt(variance)
+        half = _Z90 * math.sqrt(with_slope**2 * shown[1] + without_slope**2 * void[1])
+        lift = success.mean - without.mean
         return {
             "success": success,
             "without_memory": without,
@@ -202,48 +225,46 @@ class BagPolicy(Policy[BagSettings]):
     def learn(self, decision: Decision, outcome: Outcome) -> None:
         if outcome.reward is None:
             return
-        query, shown = decision.query, decision.shown
-        settings = self.settings
-        cluster_row = self._difficulty.rows([self._clusters.assign(query.vector)])[0]
+        cluster_row = self._difficulty.rows([self._clusters.assign(decision.query.vector)])[0]
         difficulty = self._difficulty.data[cluster_row]
-        features = np.zeros(len(self._mean))
-        features[0] = 1.0
-        is_void = not len(shown)
-        case_rows: NDArray[np.intp] | None = None
-        loads = np.zeros(0)  # how strongly each case's own effect entered
-        if is_void:
-            features[1] = 1.0
+        if len(decision.shown):
+            logit = self._learn_shown(decision, outcome, difficulty)
         else:
-            cited = outcome.cited
-            weights = np.array([1.0 if cited is None or i in cited else settings.uncited_weight for i in shown.ids])
-            weights /= math.sqrt(weights.sum())
-            features[2:] = weights @ relation_features(shown.table)
-            case_rows, loads = self._load_cases(decision, weights * self._gate(shown.table["similarity"]))
-            variances = self._cases.data[case_rows, 1] * self._inflation(self._cases.data[case_rows, 2], query.time)
-            self._cases.data[case_rows, 1] = np.minimum(self._case_variance, variances)
-            self._cases.data[case_rows, 2] = query.time
-        mean = float(features @ self._mean + difficulty[0] + (difficulty[2] if is_void else 0.0))
-        variance = float((features * features) @ self._variance + difficulty[1] + (difficulty[3] if is_void else 0.0))
-        if case_rows is not None:
-            mean += float(loads @ self._cases.data[case_rows, 0])
-            variance += float((loads * loads) @ self._cases.data[case_rows, 1])
-        predicted = float(_sigmoid(mean / math.sqrt(1.0 + math.pi * variance / 8.0)))
-        target = outcome.confidence * outcome.reward + (1.0 - outcome.confidence) * predicted
-        curvature = predicted * (1.0 - predicted)
-        step = (target - predicted) / (1.0 + curvature * variance)
-        shrink = curvature / (1.0 + curvature * variance) * outcome.confidence  # a doubtful judge teaches less
-
-        gain = self._variance * features
-        self._mean += gain * step
-        self._variance -= gain * gain * shrink
-        _filter(difficulty, 0, 1.0, step, shrink)
-        if is_void:
+            variance = float(self._void[1] + difficulty[3])
+            logit, step, shrink = _lesson(float(self._void[0] + difficulty[2]), variance, outcome)
+            _filter(self._void, 0, 1.0, step, shrink)
             _filter(difficulty, 2, 1.0, step, shrink)
-        if case_rows is not None:
-            gain = self._cases.data[case_rows, 1] * loads
-            self._cases.data[case_rows, 0] += gain * step
-            self._cases.data[case_rows, 1] -= gain * gain * shrink
-        self._calibrate(mean / math.sqrt(1.0 + math.pi * variance / 8.0), outcome)
+        self._calibrate(logit, outcome)
+
+    def _learn_shown(self, decision: Decision, outcome: Outcome, difficulty: Floats) -> float:
+        """Learn from a run with cases; returns the log-odds that were predicted for it."""
+        assert outcome.reward is not None
+        query, shown, settings = decision.query, decision.shown, self.settings
+        without = float(self._probability(float(self._void[0] + difficulty[2])))
+        credit = self._credit + outcome.confidence * (outcome.reward - without)
+        self._credit = min(max(credit, -settings.credit), settings.credit)
+
+        cited = outcome.cited
+        weights = np.array([1.0 if cited is None or i in cited else settings.uncited_weight for i in shown.ids])
+        weights /= math.sqrt(weights.sum())
+        features = np.append(1.0, weights @ relation_features(shown.table))
+        case_rows, loads = self._load_cases(decision, weights * self._gate(shown.table["similarity"]))
+        cases = self._cases.data
+        inflated = cases[case_rows, 1] * self._inflation(cases[case_rows, 2], query.time)
+        cases[case_rows, 1] = np.minimum(self._case_variance, inflated)
+        cases[case_rows, 2] = query.time
+
+        gain = self._covariance @ features
+        mean = float(features @ self._mean + difficulty[0] + loads @ cases[case_rows, 0])
+        variance = float(features @ gain + difficulty[1] + (loads * loads) @ cases[case_rows, 1])
+        logit, step, shrink = _lesson(mean, variance, outcome)
+        self._mean += gain * step
+        self._covariance -= np.outer(gain, gain) * shrink
+        _filter(difficulty, 0, 1.0, step, shrink)
+        gain = cases[case_rows, 1] * loads
+        cases[case_rows, 0] += gain * step
+        cases[case_rows, 1] -= gain * gain * shrink
+        return logit
 
     def _load_cases(self, decision: Decision, loads: Floats) -> tuple[NDArray[np.intp], Floats]:
         """Rows of the cases an outcome speaks about, and by how much; ancestors fade by generation."""
@@ -260,14 +281,9 @@ class BagPolicy(Policy[BagSettings]):
 
     def _calibrate(self, logit: float, outcome: Outcome) -> None:
         """Platt's two numbers, by the same filter, on the prediction made before this outcome was learned."""
-        assert outcome.reward is not None
         calibration = self._calibration
         variance = logit * logit * calibration[1] + calibration[3]
-        middle = calibration[0] * logit + calibration[2]
-        predicted = float(_sigmoid(middle / math.sqrt(1.0 + math.pi * variance / 8.0)))
-        curvature = predicted * (1.0 - predicted)
-        step = outcome.confidence * (outcome.reward - predicted) / (1.0 + curvature * variance)
-        shrink = outcome.confidence * curvature / (1.0 + curvature * variance)
+        _, step, shrink = _lesson(float(calibration[0] * logit + calibration[2]), float(variance), outcome)
         _filter(calibration, 0, logit, step, shrink)
         _filter(calibration, 2, 1.0, step, shrink)
 
@@ -276,7 +292,9 @@ class BagPolicy(Policy[BagSettings]):
     def state_dict(self) -> dict[str, Any]:
         return {
             "mean": self._mean.copy(),
-            "variance": self._variance.copy(),
+            "covariance": self._covariance.copy(),
+            "void": self._void.copy(),
+            "credit": self._credit,
             "clusters": self._clusters.state_dict(),
             "difficulty": self._difficulty.state_dict(),
             "cases": self._cases.state_dict(),
@@ -285,7 +303,9 @@ class BagPolicy(Policy[BagSettings]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._mean = np.array(state["mean"], np.float64)
-        self._variance = np.array(state["variance"], np.float64)
+        self._covariance = np.array(state["covariance"], np.float64)
+        self._void = np.array(state["void"], np.float64)
+        self._credit = float(state["credit"])
         self._clusters.load_state_dict(state["clusters"])
         self._difficulty.load_state_dict(state["difficulty"])
         self._cases.load_state_dict(state["cases"])
@@ -306,6 +326,25 @@ def relation_features(table: NDArray[np.void]) -> Floats:
     x[:, 6] = np.where(np.isnan(reward), 0.0, 2.0 * reward - 1.0)
     x[:, 7] = np.log1p(table["plan_length"]) / 3.0 - 0.5  # 3 steps are about 0
     return x
+
+
+def _root(covariance: Floats) -> Floats:
+    """A matrix R with R Rᵀ = covariance. Cholesky, because it is continuous: eigenvectors turn with the last digit."""
+    return np.linalg.cholesky(covariance + 1e-9 * np.eye(len(covariance)))  # a pinned coefficient has a variance of 0
+
+
+def _lesson(mean: float, variance: float, outcome: Outcome) -> tuple[float, float, float]:
+    """What one outcome says about log-odds that were predicted with this mean and variance (assumed density filter).
+
+    Returns the logit of the predicted P(success), and what to multiply a coefficient's gain (its covariance with the
+    prediction) by to correct its mean, and the gain's square to shrink its variance.
+    """
+    assert outcome.reward is not None
+    logit = mean / math.sqrt(1.0 + math.pi * variance / 8.0)
+    predicted = float(_sigmoid(logit))
+    curvature = predicted * (1.0 - predicted)
+    weight = outcome.confidence / (1.0 + curvature * variance)  # a doubtful judge teaches less
+    return logit, weight * (outcome.reward - predicted), weight * curvature
 
 
 def _filter(pairs: Floats, at: int, load: float, step: float, shrink: float) -> None:
