@@ -9,6 +9,7 @@ import pytest
 
 from memento_casebank import BankError, CaseBank, EngineSettings
 from memento_casebank.policies import POLICIES
+from memento_casebank.policies.bag import BagPolicy
 from memento_casebank.records import OutcomeKind, OutcomeRecord, outcome_in_force
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +95,23 @@ async def test_reopening_continues_from_the_saved_state_and_a_wrong_one_is_found
         state = await fingerprint(bank)
         assert state != after
         assert await bank.rebuild() == {"default": state}
+
+
+async def test_a_bank_of_an_older_version_learns_again_instead_of_loading_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EngineSettings(seed=4)
+    async with CaseBank.open(tmp_path, settings=settings) as bank:
+        await live(bank, seed=4, turns=40)
+        before = await fingerprint(bank)
+
+    def refuse(self: BagPolicy, state: object) -> None:
+        raise AssertionError("loaded the state of another version")
+
+    monkeypatch.setattr(BagPolicy, "state_version", BagPolicy.state_version + 1)
+    monkeypatch.setattr(BagPolicy, "load_state_dict", refuse)
+    async with CaseBank.open(tmp_path, settings=settings) as bank:
+        assert await fingerprint(bank) == before
 
 
 async def test_an_amendment_made_after_the_last_save_is_not_lost_in_a_crash(tmp_path: Path) -> None:

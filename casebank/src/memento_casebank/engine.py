@@ -264,7 +264,8 @@ class Engine:
 
     def _snapshot_name(self, namespace: str) -> str:
         settings = sorted(self.settings.policy_settings.items())
-        return f"{self.settings.policy} {settings} {self.embedder_id} {namespace}"
+        version = self.learner(namespace).policy.state_version
+        return f"{self.settings.policy}/{version} {settings} {self.embedder_id} {namespace}"
 
     def _restore_learner(self, namespace: str, firsts: dict[str, int]) -> None:
         """Continue from the saved state, unless an outcome it had already learned was amended since."""

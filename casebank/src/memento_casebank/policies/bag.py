@@ -98,6 +98,7 @@ class BagSettings(PolicySettings):
 
 class BagPolicy(Policy[BagSettings]):
     name: ClassVar[str] = "bag"
+    state_version: ClassVar[int] = 2  # 1 had one difficulty for both arms and no credit
 
     def __init__(self, settings: BagSettings) -> None:
         super().__init__(settings)
@@ -330,7 +331,8 @@ def relation_features(table: NDArray[np.void]) -> Floats:
 
 def _root(covariance: Floats) -> Floats:
     """A matrix R with R Rᵀ = covariance. Cholesky, because it is continuous: eigenvectors turn with the last digit."""
-    return np.linalg.cholesky(covariance + 1e-9 * np.eye(len(covariance)))  # a pinned coefficient has a variance of 0
+    pinned = 1e-9 * np.eye(len(covariance))  # a pinned coefficient has a variance of 0
+    return np.asarray(np.linalg.cholesky(covariance + pinned), np.float64)
 
 
 def _lesson(mean: float, variance: float, outcome: Outcome) -> tuple[float, float, float]:

@@ -194,6 +194,8 @@ class Policy(ABC, Generic[SettingsT]):
     """
 
     name: ClassVar[str]
+    state_version: ClassVar[int] = 1
+    """Raised whenever `state_dict` or what is learned changes: snapshots of another version are not loaded."""
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
