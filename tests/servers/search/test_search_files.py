@@ -13,6 +13,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
+from memento_documents.confinement import why_not_confined
 from memento_kit import unfence
 from memento_search import file_search
 from memento_search.folder_scan import scan_folders
@@ -382,6 +383,24 @@ async def test_strange_names_and_things_that_are_no_files_do_no_harm(library: Pa
             for path in (hit["path"] for hit in result["hits"]):
                 assert (await ask(client, "shearwater", folder=path))["total"] == 1
     assert sorted(paths(result)) == ["two\nlines.txt", "名前 'quoted\" %s.txt"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(why_not_confined() is not None, reason=str(why_not_confined()))
+async def test_a_process_that_has_parsed_a_document_opens_no_socket_and_starts_no_program(tmp_path: Path) -> None:
+    make_pdf(tmp_path / "x.pdf", ["shearwater"])
+    script = (
+        "import socket, subprocess, sys\n"
+        "from memento_search.document_text import read_sections\n"
+        "print(read_sections(sys.argv[1])[0]['text'].strip())\n"
+        "for attempt in (socket.socket, lambda: subprocess.run(['/bin/true'])):\n"
+        "    try:\n"
+        "        attempt()\n"
+        "    except PermissionError:\n"
+        "        print('refused')\n"
+    )
+    process = await anyio.run_process([sys.executable, "-c", script, str(tmp_path / "x.pdf")])
+    assert process.stdout.decode().split() == ["shearwater", "refused", "refused"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ Owns nothing but the way there. `read_sections` runs in a worker process (`memen
 hostile file can hang or crash the parser. The package is optional and AGPL-licensed; this one does not need it.
 """
 
+import functools
 import importlib.util
 from typing import Any
 
@@ -20,10 +21,20 @@ def can_read_documents() -> bool:
     )
 
 
+@functools.cache
+def _confine() -> None:
+    """Once, for good: this process opens no socket and starts no program, whatever a document makes of its parser."""
+    from memento_documents.confinement import confine_system_calls, why_not_confined
+
+    if why_not_confined() is None:
+        confine_system_calls()
+
+
 def read_sections(path: str) -> list[dict[str, Any]]:
     """Return `{"text", "page", "sheet"}` for each page or sheet of the file."""
     from pathlib import Path
 
     from memento_documents.reading import read_text
 
+    _confine()
     return [{"text": section.text, "page": section.page, "sheet": section.sheet} for section in read_text(Path(path))]
