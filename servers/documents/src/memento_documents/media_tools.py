@@ -140,9 +140,10 @@ def add_media_tools(
             return untrusted_result(result, text=facts, source=source, note=_NO_SPEECH)
         while at < start_seconds + transcribed_seconds and sum(map(len, pieces)) < max_chars:
             sound = await _translated(source, library.run("sound", source, [at, _CHUNK_SECONDS]))
-            total, end = sound["total_seconds"], sound["end_seconds"]
+            total = sound["total_seconds"]
             if not sound["ogg"]:
                 break
+            end = sound["end_seconds"]
             try:
                 text = await asked.transcribe(base64.b64decode(sound["ogg"]), language)
             except ModelFailed as exc:
@@ -153,6 +154,8 @@ def add_media_tools(
             pieces += [f"[{_clock(at)}] {text}"] if text else []
             await ctx.report_progress(min(end, total), total, f"heard up to {_clock(end)}")
             at += _CHUNK_SECONDS
+            if end >= total - 0.1:
+                break
         more = end < total - 0.5 and end > start_seconds
         result = Transcript(
             source=source, text="\n".join(pieces)[: max_chars * 2], model=asked.speech.model,
