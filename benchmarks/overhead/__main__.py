@@ -1,43 +1,44 @@
-"""What the agent itself costs per tool step, beside the bare SDK call of the same tool on the same server.
+"""What an agent costs per tool step: this one beside its peers, all beside the two SDK clients alone.
 
-    .venv/bin/python -m benchmarks.overhead [--steps 100] [--rounds 7] [--json]
+    .venv/bin/python -m benchmarks.overhead [--steps 100] [--rounds 5] [--peers FOLDER] [--json]
 
-A run of the agent makes a plan with one subtask whose executor calls one tool in each of its turns, answered by a
-scripted endpoint on loopback over real HTTP, and by a real stdio server. From the run's wall time its own record
-takes out what was spent waiting for the model and for the tool; the rest, divided by the steps, is the overhead:
-building requests, parsing replies, fencing, budgets, and the journal on disk. Each round measures the agent and
-the bare calls in turn, on servers that both have warmed; reported are medians over rounds.
+Every agent is a process of its own that talks to the same scripted endpoint over real HTTP and to a real stdio server
+of its own, and does the same steps: one call of one tool in each turn, then the answer. The floor is the openai client and
+the MCP client in a loop. A process warms up with one run and measures the next: wall time, its own processor time and
+peak memory. Rounds take turns; reported are medians over rounds, and what each adds to the floor per step.
+
+`--peers` names a folder with a virtual environment per peer: `openai-agents` (pip install openai-agents), `pydantic-ai`
+(pydantic-ai-slim[openai,mcp]), `mcp-agent` (mcp-agent openai "mcp<2"). What is not there is left out and said.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
-from mcp import Client, StdioServerParameters
-from openai import AsyncOpenAI
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from memento.agent import Agent
-from memento.events import Event, ModelCalled, RunEnded, ToolReturned
-from memento.journal import Journal
 from memento.loopback import serve_on_loopback
-from memento.memory import CaseMemory
-from memento.model import Model
-from memento.server_list import ServerEntry
-from memento.settings import Settings
-from memento.toolbox import open_toolbox
+
+SCRIPTS = Path(__file__).parent / "peers"
+PEERS = {
+    "openai-agents": "openai_agents.py",
+    "pydantic-ai": "pydantic_ai_agent.py",
+    "mcp-agent": "mcp_agent_app.py",
+}
+RUN_SECONDS = 300
 
 SERVER = '''
 from mcp.server import MCPServer
@@ -60,11 +61,12 @@ async def scripted_endpoint(steps: int) -> AsyncGenerator[str]:
         calls = sum(message["role"] == "tool" for message in messages)
         if not body.get("tools"):
             done = len(messages) > 3
-            content = {"final_answer": "done"} if done else {"plan": [{"id": "1", "description": "add"}]}
+            content = {"final_answer": "all added"} if done else {"plan": [{"id": "1", "description": "add"}]}
             return completion({"content": json.dumps(content)})
         if calls == steps:
             return completion({"content": "all added"})
-        function = {"name": "calc__add", "arguments": json.dumps({"a": calls, "b": 1})}
+        name = body["tools"][0]["function"]["name"]
+        function = {"name": name, "arguments": json.dumps({"a": calls, "b": 1})}
         return completion({"tool_calls": [{"id": f"c{calls}", "type": "function", "function": function}]})
 
     app = Starlette(routes=[Route("/v1/chat/completions", complete, methods=["POST"])])
@@ -79,78 +81,75 @@ def completion(message: dict[str, Any]) -> JSONResponse:
     return JSONResponse(body | {"usage": usage})
 
 
-async def agent_overhead_ms(agent: Agent, journal: Journal, steps: int) -> float:
-    """One run; milliseconds per tool step that were spent neither in the model nor in the tool."""
-    events: list[Event] = []
-    log = journal.new_run()
-    try:
-        await agent.run("How much is it?", log=log, emit=lambda event: events.append(log.append(event).event))
-    finally:
-        log.close()
-    ended = next(event for event in events if isinstance(event, RunEnded))
-    assert (ended.status, ended.tool_calls) == ("answered", steps), ended
-    waited = sum(event.seconds for event in events if isinstance(event, ModelCalled | ToolReturned))
-    return 1e3 * (ended.seconds - waited) / steps
+def run_script(python: str, script: str, base_url: str, steps: int) -> dict[str, float]:
+    """One process of an agent. Its server runs under this interpreter: the same server for all."""
+    done = subprocess.run(
+        [python, str(SCRIPTS / script), base_url, str(steps), sys.executable, "-c", SERVER],
+        env={**os.environ, "PYTHONPATH": "", "OPENAI_API_KEY": "k"},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=RUN_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{script} failed: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-async def bare_call_ms(client: Client, steps: int) -> float:
-    """Milliseconds per call of the same tool through the SDK alone."""
-    started = time.perf_counter()
-    for number in range(steps):
-        await client.call_tool("add", {"a": number, "b": 1})
-    return 1e3 * (time.perf_counter() - started) / steps
-
-
-async def measure(steps: int, rounds: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(
-            home=Path(folder), memory="off", max_turns_per_subtask=steps + 2, max_model_calls=steps + 10,
-            max_tool_calls=steps, max_total_tokens=None,
-        )  # fmt: skip
-        journal = Journal(settings.home)
-        overheads: list[float] = []
-        bare: list[float] = []
-        async with (
-            scripted_endpoint(steps) as base_url,
-            AsyncOpenAI(api_key="k", base_url=base_url, max_retries=0) as openai,
-            open_toolbox({"calc": ServerEntry(command=sys.executable, args=["-c", SERVER])}) as toolbox,
-            Client(StdioServerParameters(command=sys.executable, args=["-c", SERVER])) as client,
-        ):
-            model = Model(openai, "scripted", is_free=True)
-            memory = CaseMemory(toolbox=toolbox, mode="off")
-            agent = Agent(planner=model, executor=model, toolbox=toolbox, memory=memory, settings=settings)
-            await client.list_tools()
-            for number in range(rounds + 1):
-                overhead, call = await agent_overhead_ms(agent, journal, steps), await bare_call_ms(client, steps)
-                if number:  # the first round warms both
-                    overheads.append(overhead)
-                    bare.append(call)
-                    sys.stderr.write(f"round {number} of {rounds}: {overhead:.2f} ms beside {call:.2f} ms\n")
-    ratios = [mine / theirs for mine, theirs in zip(overheads, bare, strict=True)]
+async def measure(steps: int, rounds: int, peers: Path | None) -> dict[str, Any]:
+    agents = {"floor": (sys.executable, "floor.py"), "memento": (sys.executable, "memento_agent.py")}
+    missing: list[str] = []
+    for name, script in PEERS.items():
+        python = peers / name / "bin" / "python" if peers else None
+        if python is not None and python.exists():
+            agents[name] = (str(python), script)
+        else:
+            missing.append(name)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in agents}
+    async with scripted_endpoint(steps) as base_url:
+        for number in range(1, rounds + 1):
+            for name, (python, script) in agents.items():
+                run = await anyio.to_thread.run_sync(run_script, python, script, base_url, steps)
+                found[name].append(run)
+                sys.stderr.write(f"round {number} of {rounds}: {name} {run['wall_ms']:.2f} ms a step\n")
     return {
         "steps": steps,
         "rounds": rounds,
-        "overhead_ms_per_step": round(statistics.median(overheads), 3),
-        "bare_sdk_call_ms": round(statistics.median(bare), 3),
-        "ratio": round(statistics.median(ratios), 2),
+        "agents": {name: summary(runs, found["floor"]) for name, runs in found.items()},
+        "missing": missing,
         "machine": f"{platform.machine()}, Python {platform.python_version()}, {platform.system()}",
+    }
+
+
+def summary(runs: list[dict[str, float]], floor: list[dict[str, float]]) -> dict[str, float]:
+    """Medians over the rounds; what is added is taken round by round."""
+    added = [mine["wall_ms"] - theirs["wall_ms"] for mine, theirs in zip(runs, floor, strict=True)]
+    ratio = [mine["wall_ms"] / theirs["wall_ms"] for mine, theirs in zip(runs, floor, strict=True)]
+    medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    return {key: round(value, 2) for key, value in medians.items()} | {
+        "added_ms": round(statistics.median(added), 2),
+        "ratio": round(statistics.median(ratio), 2),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.overhead", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--steps", type=int, default=100, help="tool steps in one run")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", type=Path, help="folder with a virtual environment per peer")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    result = anyio.run(measure, options.steps, options.rounds)
+    result = anyio.run(measure, options.steps, options.rounds, options.peers)
     if options.json:
         print(json.dumps(result))
         return
     print(f"{result['steps']} tool steps a run, medians of {result['rounds']} rounds ({result['machine']})")
-    print(f"agent's own time per step   {result['overhead_ms_per_step']:8.2f} ms")
-    print(f"bare SDK call of the tool   {result['bare_sdk_call_ms']:8.2f} ms")
-    print(f"ratio                       {result['ratio']:8.2f}")
+    print(f"{'':15} {'wall/step':>10} {'added':>9} {'ratio':>7} {'cpu/step':>10} {'peak':>8}")
+    for name, row in result["agents"].items():
+        print(f"{name:15} {row['wall_ms']:7.2f} ms {row['added_ms']:6.2f} ms {row['ratio']:7.2f} "
+              f"{row['cpu_ms']:7.2f} ms {row['peak_mb']:5.0f} MB")  # fmt: skip
+    for name in result["missing"]:
+        print(f"{name:15} not measured: no environment of it was given")
 
 
 if __name__ == "__main__":
