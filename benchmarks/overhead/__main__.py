@@ -3,9 +3,9 @@
     .venv/bin/python -m benchmarks.overhead [--steps 100] [--rounds 5] [--peers FOLDER] [--json]
 
 Every agent is a process of its own that talks to the same scripted endpoint over real HTTP and to a real stdio server
-of its own, and does the same steps: one call of one tool in each turn, then the answer. The floor is the openai client and
-the MCP client in a loop. A process warms up with one run and measures the next: wall time, its own processor time and
-peak memory. Rounds take turns; reported are medians over rounds, and what each adds to the floor per step.
+of its own, and does the same steps: one call of one tool in each turn, then the answer. The floor is the openai client
+and the MCP client in a loop. A process warms up with one run and measures the next: wall time, its own processor time
+and peak memory. Rounds take turns; reported are medians over rounds, and what each adds to the floor per step.
 
 `--peers` names a folder with a virtual environment per peer: `openai-agents` (pip install openai-agents), `pydantic-ai`
 (pydantic-ai-slim[openai,mcp]), `mcp-agent` (mcp-agent openai "mcp<2"). What is not there is left out and said.
