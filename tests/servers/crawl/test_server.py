@@ -565,8 +565,9 @@ async def test_a_download_folder_that_cannot_be_written_names_the_setting(web: L
     assert "MEMENTO_CRAWL_DOWNLOAD_FOLDER" in said(result)
 
 
-async def test_only_the_download_changes_anything() -> None:
+async def test_only_downloads_and_kept_crawls_change_anything() -> None:
     async with Client(build_server(Settings())) as client:
         tools = (await client.list_tools()).tools
     hints = {tool.name: tool.annotations.read_only_hint for tool in tools if tool.annotations}
-    assert hints == {"read_page": True, "find_in_page": True, "list_links": True, "download_file": False}
+    readers = {"read_page": True, "find_in_page": True, "list_links": True, "take_screenshot": True}
+    assert hints == {**readers, "download_file": False, "crawl_site": False}
