@@ -39,7 +39,7 @@ def _liteparse() -> Callable[[str], str]:
 
 def _kreuzberg() -> Callable[[str], str]:
     kreuzberg: Any = importlib.import_module("kreuzberg")
-    config = kreuzberg.ExtractionConfig(output_format="markdown")
+    config = kreuzberg.ExtractionConfig(output_format="markdown", use_cache=False)
     return lambda path: str(kreuzberg.extract_file_sync(path, config=config).content)
 
 
@@ -48,7 +48,7 @@ def _xberg() -> Callable[[str], str]:
 
     async def read(path: str) -> str:
         answer: Any = await xberg.extract(
-            xberg.ExtractInput(kind="uri", uri=path), xberg.ExtractionConfig(output_format="markdown")
+            xberg.ExtractInput(kind="uri", uri=path), xberg.ExtractionConfig(output_format="markdown", use_cache=False)
         )
         return str(answer.results[0].content)
 
