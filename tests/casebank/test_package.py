@@ -156,3 +156,22 @@ def test_the_readmes_config_block_is_valid_json_and_names_our_command() -> None:
     (block,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
 
     assert json.loads(block)["mcpServers"]["casebank"]["command"] == "memento-casebank"
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "value", "said"),
+    [
+        ("stats", "SEED", "often", "MEMENTO_CASEBANK_SEED"),
+        ("stats", "POLICY_SETTINGS", "credit=1", "not valid JSON"),
+        ("stats", "POLICY_SETTINGS", '{"loan": 1}', "no setting 'loan'"),
+        ("stats", "POLICY", "bandit", "no policy named 'bandit'"),
+        ("reembed", "EMBEDDER", "word2vec", "MEMENTO_CASEBANK_EMBEDDER"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    run: Any, monkeypatch: pytest.MonkeyPatch, command: str, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(f"MEMENTO_CASEBANK_{variable}", value)
+    output = run(command, code=2)
+    assert said in output
+    assert len(output.strip().splitlines()) == 1

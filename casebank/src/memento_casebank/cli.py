@@ -27,6 +27,7 @@ from memento_casebank.reembedding import reembed as move_to_embedder
 from memento_casebank.replay import NotEnoughEvidence
 from memento_casebank.settings import Settings
 from memento_casebank.views import CaseView, explanation_text
+from memento_kit.settings import StartupError
 
 __all__ = ["app", "main"]
 
@@ -325,7 +326,7 @@ def _settings() -> Settings:
 def _refusals() -> Generator[None]:
     try:
         yield
-    except (BankError, NotEnoughEvidence, ValidationError) as exc:
+    except (StartupError, BankError, NotEnoughEvidence, ValidationError) as exc:
         typer.echo(f"memento-casebank: {exc}", err=True)
         raise typer.Exit(2) from exc
 
