@@ -75,7 +75,8 @@ async def scripted_endpoint(steps: int) -> AsyncGenerator[str]:
 
 
 def completion(message: dict[str, Any]) -> JSONResponse:
-    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": None} | message}
+    reason = "tool_calls" if "tool_calls" in message else "stop"
+    choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": None} | message}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
     body = {"id": "c", "object": "chat.completion", "created": 0, "model": "scripted", "choices": [choice]}
     return JSONResponse(body | {"usage": usage})
