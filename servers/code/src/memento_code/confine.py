@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` would take a tenth of a session's start
     from typing import Any
 
-__all__ = ["confine", "landlock_abi", "supervise"]
+__all__ = ["confine", "landlock_abi", "restrict_files", "supervise"]
 
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_CHILD_SUBREAPER = 36
@@ -60,7 +60,7 @@ def confine(config: dict[str, Any]) -> None:
         os.setresuid(config["user_id"], config["user_id"], config["user_id"])
     if config["filter"]:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-        _restrict_files(config["read_only"], config["read_write"])
+        restrict_files(config["read_only"], config["read_write"])
         _restrict_system_calls()
 
 
@@ -166,14 +166,15 @@ def _close_all_but(descriptors: list[int]) -> None:
 # --- Landlock ------------------------------------------------------------------------------------------------------
 
 
-def _restrict_files(read_only: list[str], read_write: list[str]) -> None:
+def restrict_files(read_only: list[str], read_write: list[str], *, may_connect: bool = False) -> None:
+    """Refuse this process all files but these, abstract sockets and signals beyond itself, and TCP unless it may."""
     abi = landlock_abi()
     if abi < 1:
         raise OSError(ctypes.get_errno(), "this kernel has no Landlock")
     every_access = (1 << _FS_ACCESSES_BY_ABI.get(abi, 16)) - 1
     attributes = struct.pack("=Q", every_access)
     if abi >= 4:
-        attributes += struct.pack("=Q", _NET_BIND_AND_CONNECT_TCP)
+        attributes += struct.pack("=Q", 0 if may_connect else _NET_BIND_AND_CONNECT_TCP)
     if abi >= 6:
         attributes += struct.pack("=Q", _SCOPE_ABSTRACT_SOCKETS_AND_SIGNALS)
     ruleset = _checked(_libc.syscall(_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))

@@ -22,10 +22,21 @@ from memento_code.arithmetic import CannotCalculate, calculate
 from memento_code.callers import Caller
 from memento_code.e2b import E2BSandbox
 from memento_code.file_tools import add_file_tools, file_link
+from memento_code.installer import CannotInstall, Installer
 from memento_code.sandbox import Level, Limits, Sandbox
 from memento_code.session import DataTable, MadeFile, RaisedError, SessionLost
 from memento_code.sessions import NoSuchSession, Ran, SessionName, Sessions
-from memento_kit import AllowedPaths, PathList, Server, ServerSettings, serve, strip_invisible, untrusted_result
+from memento_kit import (
+    AllowedPaths,
+    PathList,
+    Server,
+    ServerSettings,
+    StartupError,
+    memento_home,
+    serve,
+    strip_invisible,
+    untrusted_result,
+)
 
 __all__ = ["Settings", "build_server", "main"]
 
@@ -58,6 +69,12 @@ class Settings(ServerSettings):
     Default: the server's own."""
     folders: PathList = ()
     """Folders and files of this computer that `add_file` may copy into a session, joined by `:`. None by default."""
+    installable_packages: str = ""
+    """What `install_packages` may install: names joined by commas, `*` for anything. Empty: there is no such tool."""
+    packages_folder: Path | None = None
+    """Where they go, for all sessions and for good. Default: `code-packages` in `MEMENTO_HOME`."""
+    package_index: str | None = None
+    """URL of the package index. Default: pip's own."""
     timeout_seconds: float = Field(default=60.0, gt=0, le=3_600)
     """Time limit of a run that asks for none, and the most one may ask for."""
     process_memory_megabytes: int = Field(default=1_024, ge=64)
@@ -123,6 +140,12 @@ class ResetResult(BaseModel):
     had_variables: bool
 
 
+class InstallResult(BaseModel):
+    """What was installed by name; what it needs came with it."""
+
+    installed: list[str]
+
+
 class SandboxInfo(BaseModel):
     """What code runs in here."""
 
@@ -149,6 +172,8 @@ def build_server(settings: Settings) -> Server[Sessions]:
         cpu_seconds=settings.cpu_seconds,
     )
 
+    installer = _installer(settings)
+
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncGenerator[Sessions]:
         sessions = Sessions(
@@ -156,6 +181,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
             wanted=settings.isolation,
             allow_none=settings.allow_unsandboxed,
             python=settings.python,
+            packages_folder=installer.folder if installer is not None else None,
             max_sessions=settings.max_sessions,
             idle_seconds=settings.idle_minutes * 60,
             outlive_clients=settings.sessions_outlive_clients,
@@ -269,8 +295,46 @@ def build_server(settings: Settings) -> Server[Sessions]:
             sessions=sessions.names(sessions.caller(ctx)),
         )
 
+    if installer is not None:
+        _add_install_tool(server, installer)
     add_file_tools(server, AllowedPaths(settings.folders), settings.file_megabytes * _MIB)
     return server
+
+
+def _installer(settings: Settings) -> Installer | None:
+    allowed = [name for name in settings.installable_packages.split(",") if name.strip()]
+    if not allowed or settings.isolation == "e2b":
+        return None
+    folder = (settings.packages_folder or memento_home() / "code-packages").expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)  # sessions may have a user id of their own
+    except OSError as exc:
+        raise StartupError(f"MEMENTO_CODE_PACKAGES_FOLDER {str(folder)!r} cannot be made ({exc.strerror})") from exc
+    return Installer(allowed, folder, settings.package_index)
+
+
+def _add_install_tool(server: Server[Sessions], installer: Installer) -> None:
+    @server.tool(
+        title="Install packages",
+        annotations=ToolAnnotations(
+            read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=True
+        ),
+    )
+    async def install_packages(
+        ctx: Context[Sessions],
+        packages: Annotated[
+            list[Annotated[str, Field(min_length=1, max_length=200)]],
+            Field(min_length=1, max_length=20, description="Names, each with an optional version: 'numpy>=2'"),
+        ],
+    ) -> InstallResult:
+        """Install Python packages for all sessions, as far as the operator allows; they can be imported at once."""
+        sandbox = await ctx.request_context.lifespan_context.sandbox()
+        try:
+            await installer.install(packages, python=sandbox.python)
+        except CannotInstall as exc:
+            raise ToolError(str(exc)) from exc
+        return InstallResult(installed=packages)
 
 
 async def _execute(

@@ -6,7 +6,7 @@ session is isolated `sandbox.py`'s, how one runs `session.py`'s.
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,6 +69,7 @@ class Sessions:
         wanted: Level | None,
         allow_none: bool,
         python: Path | None,
+        packages_folder: Path | None,
         max_sessions: int,
         idle_seconds: float,
         outlive_clients: bool,
@@ -79,6 +80,7 @@ class Sessions:
         self._wanted: Level | None = wanted
         self._allow_none = allow_none
         self._python = python
+        self._packages_folder = packages_folder
         self._max_sessions = max_sessions
         self._idle_seconds = idle_seconds
         self._outlive_clients = outlive_clients
@@ -99,12 +101,15 @@ class Sessions:
             self._found.set()
             await self._watch()
         try:
-            self._sandbox = await find_sandbox(
+            found = await find_sandbox(
                 self._limits, wanted=self._wanted, allow_none=self._allow_none, python=self._python
             )
         except NoSandbox as exc:
             raise StartupError(str(exc)) from exc
-        if self._sandbox.level == "none":
+        if self._packages_folder is not None:
+            found = replace(found, packages=(*found.packages, str(self._packages_folder)))
+        self._sandbox = found
+        if found.level == "none":
             logger.warning("code runs WITHOUT isolation, as the settings allow")
         self._found.set()
         await self._watch()
