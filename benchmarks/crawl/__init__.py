@@ -1,0 +1,1 @@
+"""What reading a page costs, beside floors and peers: `python -m benchmarks.crawl`."""
