@@ -150,9 +150,9 @@ async def test_a_large_workbook_answers_with_its_first_rows_and_is_searched_whol
     rows[35_000][1] = "the needle"
     make_xlsx(tmp_path / "big.xlsx", {"Data": rows})
     first = structured(await call(tmp_path, "read_document", {"source": "big.xlsx", "max_chars": 20_000}))
-    assert "| 198 | row 198 |" in first["text"]
-    assert "| 199 |" not in first["text"]
-    assert "Sheet 'Data' has 40001 rows; the first 200 are shown." in first["notes"][0]
+    assert "| 98 | row 98 |" in first["text"]
+    assert "| 99 |" not in first["text"]
+    assert "Sheet 'Data' has 40001 rows; the first 100 are shown." in first["notes"][0]
     found = structured(await call(tmp_path, "search_document", {"source": "big.xlsx", "query": "needle"}))
     (hit,) = found["passages"]
     low, high = map(int, hit["range"].split(":"))

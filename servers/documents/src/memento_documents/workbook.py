@@ -5,12 +5,13 @@ calamine is ten times faster over a whole one. Formulas give the result Excel st
 and embedded objects are never touched.
 """
 
+import re
 import warnings
 import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree.ElementTree import ParseError
 
 from memento_documents.cells import CellRange
@@ -27,9 +28,11 @@ __all__ = ["PEEKED_ROWS", "SheetRows", "opened", "sheet_rows", "whole_sheets"]
 
 _READ_WHOLE_CELLS = 60_000
 """A workbook of more cells is shown by its first rows: parsing all of it takes seconds, and nobody can read it."""
-PEEKED_ROWS = 200
+PEEKED_ROWS = 100
 _MAX_RANGE_CELLS = 200_000
 _MAX_SEARCHED_CELLS = 5_000_000
+_DIMENSION = re.compile(rb'<(?:\w+:)?dimension ref="([A-Z]{1,3}\d{1,7}(?::[A-Z]{1,3}\d{1,7})?)"')
+_SIZE_WITHIN_BYTES = 16_384
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,10 @@ def opened(file: BinaryIO, *, formulas: bool = False) -> "Generator[Workbook]":
     """
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
+    from openpyxl.worksheet._read_only import ReadOnlyWorksheet
+
+    # openpyxl parses a whole sheet to find out that it does not say how large it is: seconds instead of milliseconds.
+    cast(Any, ReadOnlyWorksheet)._get_size = _read_size
 
     file.seek(0)
     with warnings.catch_warnings():
@@ -134,3 +141,13 @@ def opened(file: BinaryIO, *, formulas: bool = False) -> "Generator[Workbook]":
             raise Unreadable(f"A sheet of the workbook is damaged ({type(exc).__name__}).") from exc
         finally:
             book.close()
+
+
+def _read_size(sheet: Any) -> None:
+    """Set the sheet's size if it says one, which stands before its rows (ECMA-376 part 1, §18.3.1.99)."""
+    from openpyxl.utils import range_boundaries
+
+    with sheet._get_source() as source:
+        said = _DIMENSION.search(source.read(_SIZE_WITHIN_BYTES))
+    if said is not None:
+        sheet._min_column, sheet._min_row, sheet._max_column, sheet._max_row = range_boundaries(said[1].decode())
