@@ -55,6 +55,9 @@ _GAPS = {
 }
 
 
+_NETWORK = {"none": "the host's", "e2b": "none, as asked of E2B and not verified"}
+
+
 class Settings(ServerSettings):
     """What the operator decides. Each field is one row of the README's table."""
 
@@ -280,17 +283,8 @@ def build_server(settings: Settings) -> Server[Sessions]:
             verified=list(sandbox.verified),
             gaps=_GAPS[sandbox.level],
             stronger_levels=sandbox.rejected,
-            limits={
-                "timeout_seconds": settings.timeout_seconds,
-                "process_memory_megabytes": settings.process_memory_megabytes,
-                "total_memory_megabytes": settings.total_memory_megabytes,
-                "processes": settings.processes,
-                "file_megabytes": settings.file_megabytes,
-                "cpu_seconds": settings.cpu_seconds,
-                "output_kilobytes": settings.output_kilobytes,
-                "idle_minutes": settings.idle_minutes,
-            },
-            network="none" if sandbox.level != "none" else "the host's",
+            limits=_limits(settings, own_machine=sandbox.level == "e2b"),
+            network=_NETWORK.get(sandbox.level, "none"),
             python=sandbox.python,
             sessions=sessions.names(sessions.caller(ctx)),
         )
@@ -299,6 +293,24 @@ def build_server(settings: Settings) -> Server[Sessions]:
         _add_install_tool(server, installer)
     add_file_tools(server, AllowedPaths(settings.folders), settings.file_megabytes * _MIB)
     return server
+
+
+def _limits(settings: Settings, *, own_machine: bool) -> dict[str, float]:
+    """What holds for a session; on a machine of its own, memory and the like are those of the machine."""
+    limits: dict[str, float] = {
+        "timeout_seconds": settings.timeout_seconds,
+        "output_kilobytes": settings.output_kilobytes,
+        "idle_minutes": settings.idle_minutes,
+    }
+    if not own_machine:
+        limits |= {
+            "process_memory_megabytes": settings.process_memory_megabytes,
+            "total_memory_megabytes": settings.total_memory_megabytes,
+            "processes": settings.processes,
+            "file_megabytes": settings.file_megabytes,
+            "cpu_seconds": settings.cpu_seconds,
+        }
+    return limits
 
 
 def _installer(settings: Settings) -> Installer | None:
