@@ -275,3 +275,8 @@ async def test_images_that_a_provider_would_refuse_are_named_and_not_shown(tmp_p
     assert "3,500,001 bytes, stored as results/1.1.1.0-draw__charts-1.png" in large["content"]
     names = [part["text"] for part in shown["content"] if part["type"] == "text"]
     assert names == [f"results/1.1.1.1-draw__charts-{number}.png:" for number in range(1, 9)]
+
+
+def test_the_tool_to_read_on_is_made_once_a_run(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path, max_chars=1_000)
+    assert store.tool is store.tool

@@ -130,3 +130,12 @@ async def test_an_estimate_goes_by_the_runs_of_the_same_models_and_tells_when_th
     assert estimate_lines(before)[1] == "probably   not known: 0 runs of these models are kept, and three are needed"
     assert estimate_lines(after)[1] == "probably   100 to 100 tokens (half under 100), cost unknown, by 4 runs"
     assert estimate_lines(after)[2] == "at most    5,000 tokens, no limit on money"
+
+
+def test_what_was_counted_in_the_turn_before_is_not_counted_again() -> None:
+    history = [{"role": "user", "content": f"a turn with the number {number} of its own"} for number in range(50)]
+    TokenEstimator().input_tokens(history)
+    known = count_tokens.cache_info()
+    TokenEstimator().input_tokens([*history, {"role": "user", "content": "and one turn that nobody has seen so far"}])
+    now = count_tokens.cache_info()
+    assert now.misses - known.misses == 1

@@ -1,6 +1,7 @@
 """Files of many kinds, each made by the library that people write it with; nothing binary lies in the repository."""
 
 import gzip
+import importlib
 import io
 import json
 import tarfile
@@ -68,7 +69,7 @@ def pptx_bytes() -> bytes:
     table = second.shapes.add_table(2, 2, 0, 0, 900_000, 900_000).table
     for at, value in enumerate(["Port", "Ships", "Turku", "12"]):
         table.cell(at // 2, at % 2).text = value
-    data = CategoryChartData()
+    data: Any = CategoryChartData()
     data.categories = ["2023", "2024"]
     data.add_series("Passengers", (1.5, 2))
     second.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 900_000, 900_000, data)
@@ -114,9 +115,8 @@ def xls_bytes(rows: list[list[object]]) -> bytes:
 
 
 def _odf_table(name: str, rows: list[list[object]]) -> Any:
-    from odf import table as odf_table
-    from odf.text import P
-
+    odf_table: Any = importlib.import_module("odf.table")
+    odf_text: Any = importlib.import_module("odf.text")
     table: Any = odf_table.Table(name=name)
     for row in rows:
         line: Any = odf_table.TableRow()
@@ -124,7 +124,7 @@ def _odf_table(name: str, rows: list[list[object]]) -> Any:
         for value in row:
             kind = {"valuetype": "float", "value": value} if isinstance(value, int | float) else {"valuetype": "string"}
             cell: Any = odf_table.TableCell(**kind)
-            cell.addElement(P(text=str(value)))
+            cell.addElement(odf_text.P(text=str(value)))
             line.addElement(cell)
     return table
 
@@ -143,21 +143,21 @@ def ods_bytes(rows: list[list[object]]) -> bytes:
 def odt_bytes() -> bytes:
     """An OpenDocument text: heading, text with a footnote, list, table."""
     from odf.opendocument import OpenDocumentText
-    from odf.text import H, List, ListItem, Note, NoteBody, NoteCitation, P
 
+    odf_text: Any = importlib.import_module("odf.text")
     document: Any = OpenDocumentText()
-    document.text.addElement(H(outlinelevel=1, text="Letter"))
-    paragraph: Any = P(text="The organ was restored by Nils Berg.")
-    note: Any = Note(id="n1", noteclass="footnote")
-    note.addElement(NoteCitation(text="1"))
-    body: Any = NoteBody()
-    body.addElement(P(text="In 1911."))
+    document.text.addElement(odf_text.H(outlinelevel=1, text="Letter"))
+    paragraph: Any = odf_text.P(text="The organ was restored by Nils Berg.")
+    note: Any = odf_text.Note(id="n1", noteclass="footnote")
+    note.addElement(odf_text.NoteCitation(text="1"))
+    body: Any = odf_text.NoteBody()
+    body.addElement(odf_text.P(text="In 1911."))
     note.addElement(body)
     paragraph.addElement(note)
     document.text.addElement(paragraph)
-    listed: Any = List()
-    item: Any = ListItem()
-    item.addElement(P(text="pipes"))
+    listed: Any = odf_text.List()
+    item: Any = odf_text.ListItem()
+    item.addElement(odf_text.P(text="pipes"))
     listed.addElement(item)
     document.text.addElement(listed)
     document.text.addElement(_odf_table("T", [["Stop", "Feet"], ["Principal", 8]]))

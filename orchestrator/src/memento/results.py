@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,7 @@ class ResultStore:
         self._folder = folder
         self._max_chars = max_chars
 
-    @property
+    @cached_property  # making the schema takes milliseconds, and each turn offers the tool
     def tool(self) -> ChatCompletionFunctionToolParam:
         """The tool as a model is offered it."""
         from memento_kit import slim_schema

@@ -8,6 +8,7 @@ German +5 %); per model the ratio of reported to counted tokens then corrects th
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 __all__ = ["TokenEstimator", "count_tokens"]
@@ -20,6 +21,7 @@ _PER_IMAGE = 1_000
 _WEIGHT_OF_NEW = 0.3
 
 
+@lru_cache(maxsize=1024)  # a conversation is counted anew in every turn, and most of it is what it was
 def count_tokens(text: str) -> int:
     """Tokens of `text`, about."""
     total = 0.0

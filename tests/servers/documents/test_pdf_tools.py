@@ -139,8 +139,8 @@ async def test_reading_many_pages_tells_how_far_it_is(tmp_path: Path) -> None:
     make_pdf(tmp_path / "long.pdf", ["A page with a few words on it."] * 600)
     heard: list[tuple[float, float | None, str | None]] = []
 
-    async def hear(done: float, total: float | None, message: str | None) -> None:
-        heard.append((done, total, message))
+    async def hear(progress: float, total: float | None, message: str | None) -> None:
+        heard.append((progress, total, message))
 
     async with Client(build_server(Settings(folders=(tmp_path,)))) as client:
         await client.call_tool("read_document", {"source": "long.pdf"}, progress_callback=hear)
