@@ -150,12 +150,60 @@ def _validator(schema_text: str) -> Any:
     from jsonschema.validators import validator_for
 
     schema = json.loads(schema_text)
+    if _goes_in_circles(schema):  # jsonschema would follow it until the process's stack is used up
+        return None
     kind = cast(Any, validator_for(schema, default=jsonschema.Draft202012Validator))
     try:
         kind.check_schema(schema)
     except (jsonschema.SchemaError, re.error, RecursionError):
         return None
     return kind(schema, registry=cast(Any, referencing).Registry())
+
+
+_SAME_VALUE = ("anyOf", "oneOf", "allOf", "not", "if", "then", "else", "dependentSchemas")
+"""Keywords whose schemas judge the same value again."""
+
+
+def _goes_in_circles(root: dict[str, Any]) -> bool:
+    """Whether some schema in `root` comes back to itself without going deeper into the value."""
+    done, above = set[int](), set[int]()
+
+    def circles(node: Any) -> bool:
+        if not isinstance(node, dict) or id(cast(object, node)) in done:
+            return False
+        schema = cast(dict[str, Any], node)
+        if id(schema) in above:
+            return True
+        above.add(id(schema))
+        following: list[Any] = [_target(schema, root)] if "$ref" in schema else []
+        for keyword in _SAME_VALUE:
+            inner = schema.get(keyword)
+            following += cast(list[Any], inner) if isinstance(inner, list) else [inner]
+        found = any(circles(other) for other in following)
+        above.discard(id(schema))
+        done.add(id(schema))
+        return found
+
+    def everywhere(node: Any) -> bool:
+        if isinstance(node, dict):
+            members = cast(dict[str, Any], node)
+            return circles(members) or any(everywhere(member) for member in members.values())
+        return isinstance(node, list) and any(everywhere(item) for item in cast(list[Any], node))
+
+    try:
+        return everywhere(root)
+    except RecursionError:
+        return True
+
+
+def _target(schema: dict[str, Any], root: dict[str, Any]) -> Any:
+    reference = schema["$ref"]
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    at: Any = root
+    for step in filter(None, reference[1:].split("/")):
+        at = cast(dict[str, Any], at).get(step) if isinstance(at, dict) else None
+    return at
 
 
 def _told(error: Any, schema: dict[str, Any]) -> str:

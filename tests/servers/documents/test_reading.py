@@ -99,7 +99,7 @@ def test_the_library_function_returns_pages_sheets_or_one_section(tmp_path: Path
     make_pdf(tmp_path / "a.pdf", ["One", "Two"], outline=[(2, "Second")])
     make_xlsx(tmp_path / "b.xlsx", {"S": [["x", "y"], [1, 2]]})
     (tmp_path / "c.md").write_text("# Title\nText\n", encoding="utf-8")
-    assert read_text(tmp_path / "a.pdf") == [Section("One\n", page=1), Section("Two\n", page=2, title="Second")]
+    assert read_text(tmp_path / "a.pdf") == [Section("One", page=1), Section("Two", page=2, title="Second")]
     assert read_text(tmp_path / "b.xlsx") == [
         Section("| x | y |\n| --- | --- |\n| 1 | 2 |\n", sheet="S", rows=2, columns=2)
     ]

@@ -333,6 +333,8 @@ class Pages:
         except WorkerFailed as exc:
             if exc.kind == "Unreadable":  # the documents package's word for a file it knows it cannot read
                 raise PageProblem(f"{url} could not be read: {exc}") from exc
+            if exc.kind in {"MemoryError", "OSError"}:  # the limit on memory, wherever the worker met it
+                raise PageProblem(f"{url} could not be read: {exc}. Try content='full' or another source.") from exc
             raise
 
 

@@ -186,7 +186,7 @@ def _limit(limits: dict[str, int]) -> None:
 def _tell_progress_to(job: socket.socket) -> None:
     from memento_documents import progress
 
-    last = time.monotonic()
+    last = -_PROGRESS_EVERY_SECONDS  # the first page is told at once
 
     def tell(done: int, total: int) -> None:
         nonlocal last
