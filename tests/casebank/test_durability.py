@@ -98,6 +98,23 @@ async def test_a_lost_index_comes_back_from_the_log(tmp_path: Path) -> None:
     assert (index.indexed, index.missing) == (20, 0)
 
 
+async def test_an_index_whose_writer_was_killed_in_the_middle_is_made_anew(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:
+        for number in range(3):
+            await bank.retain(f"question {number}", {"way": number})
+        await bank.flush()
+    assert not (tmp_path / "chroma.writing").exists()
+    (tmp_path / "chroma" / "chroma.sqlite3").write_bytes(b"cut off")  # what a kill leaves, files and marker
+    (tmp_path / "chroma.writing").touch()
+
+    async with CaseBank.open(tmp_path) as bank:
+        await bank.flush()
+        index = await bank.index_check()
+
+    assert (index.cases, index.indexed, index.missing) == (3, 3, 0)
+    assert not (tmp_path / "chroma.writing").exists()
+
+
 async def test_a_damaged_index_does_not_stop_the_bank_and_is_rebuilt(tmp_path: Path) -> None:
     async with CaseBank.open(tmp_path) as bank:
         await bank.retain("a question", {"way": 1})

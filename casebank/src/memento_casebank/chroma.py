@@ -3,6 +3,9 @@
 Owns the collections, the catching up after a crash and the one background thread that writes in batches (a single
 upsert takes about 35 ms, so no retain waits for it). Nothing here is the truth: a lost or damaged index is rebuilt
 from the log. Embedded by default; with a URL it talks to a `chroma run` server instead.
+
+A process killed while chromadb writes leaves files cut off, on which the next one fails or, measured with an empty
+`header.bin`, hangs for ever. So a marker lies beside the folder for as long as chromadb is at work.
 """
 
 import hashlib
@@ -10,7 +13,8 @@ import logging
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +54,7 @@ class ChromaIndex:
 
     def __init__(self, folder: Path, *, bank_id: str, embedder_id: str, url: str | None = None) -> None:
         self._folder = folder
+        self._marker = folder.with_name(f"{folder.name}.writing") if url is None else None
         self._url = url
         self._bank_id = bank_id
         self._embedder_id = embedder_id
@@ -82,6 +87,14 @@ class ChromaIndex:
         """Why the last background write failed; None: it did not. The log has the rows, `rebuild` brings them back."""
         return self._failure
 
+    @property
+    def was_interrupted(self) -> bool:
+        """True when the last process failed or ended in the middle of chromadb: its files are not to be opened again.
+
+        To be asked before the first use; `reset` is the answer.
+        """
+        return self._marker is not None and self._marker.exists()
+
     def put(self, rows: Iterable[IndexRow]) -> None:
         """Queue rows to be written soon by the background thread; a row replaces an earlier one of the same id."""
         with self._gate:
@@ -98,7 +111,7 @@ class ChromaIndex:
         Raises:
             BankError: chromadb cannot be opened or reached.
         """
-        with self._using:
+        with self._use():
             while batch := self._take(BATCH):
                 try:
                     self._upsert(batch)
@@ -108,17 +121,17 @@ class ChromaIndex:
 
     def query(self, namespace: str, vector: NDArray[np.float32], limit: int) -> list[tuple[str, float]]:
         """Return (case id, cosine) of the nearest rows of a namespace, best first (approximate: HNSW)."""
-        with self._using:
+        with self._use():
             reply = self._collection(namespace).query(query_embeddings=[vector], n_results=limit, include=["distances"])
         return [(str(i), 1.0 - float(d)) for i, d in zip(reply["ids"][0], reply["distances"][0], strict=True)]
 
     def ids(self, namespace: str) -> set[str]:
         """All ids the index holds of a namespace."""
-        with self._using:
+        with self._use():
             return set(self._collection(namespace).get(include=[])["ids"])
 
     def count(self, namespace: str) -> int:
-        with self._using:
+        with self._use():
             return int(self._collection(namespace).count())
 
     def reset(self, namespaces: Iterable[str]) -> None:
@@ -133,6 +146,7 @@ class ChromaIndex:
             if self._url is None:
                 self._close_client()
                 shutil.rmtree(self._folder, ignore_errors=True)
+                self._unmark()
                 return
             client = self._open()
             wanted = {self._collection_name(namespace) for namespace in namespaces}
@@ -149,6 +163,20 @@ class ChromaIndex:
             if self._writer.is_alive():
                 return  # it is in the middle of chromadb: closing under it would be worse than not closing
         self._close_client()
+
+    @contextmanager
+    def _use(self) -> Generator[None]:
+        """Have chromadb to oneself, opened, with the marker lying there meanwhile, and after a failure for good."""
+        with self._using:
+            self._open()
+            if self._marker is not None:
+                self._marker.touch()
+            yield
+            self._unmark()
+
+    def _unmark(self) -> None:
+        if self._marker is not None:
+            self._marker.unlink(missing_ok=True)
 
     def _close_client(self) -> None:
         if self._client is None:

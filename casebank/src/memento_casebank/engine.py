@@ -325,6 +325,9 @@ class Engine:
 
     def _index_what_is_missing(self) -> None:
         """Queue what was retained or changed since the index was last known to be complete."""
+        if self.index.was_interrupted:
+            self.rebuild_index()
+            return
         complete_up_to = int(self.log.meta("indexed_seq") or 0)
         changed = {case.id for _, case in self.log.cases(after=complete_up_to)}
         changed |= {edit.case_id for _, edit in self.log.edits(after=complete_up_to)}
