@@ -92,7 +92,7 @@ async def test_a_folder_of_files_of_every_kind_is_read_each_by_its_content(tmp_p
         document = await ask("read_document", source=name)
         assert document.get("kind") == kind, (name, document)
         assert WHAT_IS_IN_IT[name] in document["text"], name
-        assert document["total_chars"] == len(document["text"])
+        assert document["total"] == len(document["text"])
         outline = await ask("document_outline", source=name)
         assert outline["kind"] == kind, name
     for member, text in {

@@ -132,17 +132,17 @@ async def test_a_taken_over_child_cannot(isolation: Isolation, attack: str, capl
 
 
 async def test_progress_is_told_page_by_page_and_never_lands_in_the_answer(isolation: Isolation) -> None:
-    heard: list[tuple[int, int]] = []
+    heard: list[tuple[int, int, str]] = []
 
-    async def hear(done: int, total: int) -> None:
-        heard.append((done, total))
+    async def hear(done: int, total: int, what: str) -> None:
+        heard.append((done, total, what))
 
     code = (
         "[__import__('memento_documents.progress').progress.report(page, 3) or __import__('time').sleep(0.12)"
         " for page in (1, 2, 3)]"
     )
     assert await isolation.run("builtins:eval", [code], on_progress=hear) == [None, None, None]
-    assert heard[-1] == (3, 3)
+    assert heard[-1] == (3, 3, "page")
     assert heard == sorted(set(heard))
 
 

@@ -91,14 +91,15 @@ async def test_many_tables_come_in_pieces_and_the_pieces_are_all_of_them(tmp_pat
     pdf_with_tables(tmp_path / "many.pdf", 20)
     settings = {"layout_megabytes": 0, "max_chars": 1_000}
     pages: list[int] = []
-    offset: int | None = 0
-    while offset is not None:
-        result = await call(tmp_path, "extract_tables", settings, source="many.pdf", offset=offset)
+    more: dict[str, str] | None = {}
+    while more is not None:
+        result = await call(tmp_path, "extract_tables", settings, source="many.pdf", **more)
         assert result.structured_content is not None
         assert result.structured_content["total"] == 20
         assert len(text_of(result)) < 3_000
         pages += [table["page"] for table in result.structured_content["tables"]]
-        offset = result.structured_content.get("next_offset")
+        following = result.structured_content.get("next_cursor")
+        more = None if following is None else {"cursor": following}
     assert pages == list(range(1, 21))
 
 
@@ -145,7 +146,7 @@ async def test_reading_many_pages_tells_how_far_it_is(tmp_path: Path) -> None:
     async with Client(build_server(Settings(folders=(tmp_path,)))) as client:
         await client.call_tool("read_document", {"source": "long.pdf"}, progress_callback=hear)
     assert heard
-    assert all(total == 600 and message == f"read page {done:.0f} of 600" for done, total, message in heard)
+    assert all(total == 600 and message == f"page {done:.0f} of 600" for done, total, message in heard)
     assert heard == sorted(heard)
 
 

@@ -8,6 +8,7 @@ import pytest
 from mcp import Client
 from mcp.types import CallToolResult, TextContent
 
+from memento_documents.cursor import to_cursor
 from memento_documents.server import Settings, build_server
 from support.document_files import make_pdf, make_xlsx
 
@@ -61,7 +62,8 @@ async def test_the_answer_names_tables_columns_and_original_headers(folder: Path
         "source": "sales.csv",
         "columns": ["city"],
         "rows": [["Oslo"]],
-        "more": True,
+        "total": 3,
+        "next_cursor": to_cursor(1, "query_table", "sales.csv", "SELECT city FROM data", None),
         "tables": [
             {
                 "name": "data",

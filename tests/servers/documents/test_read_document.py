@@ -46,8 +46,9 @@ async def test_a_pdf_is_read_with_a_mark_before_each_page(tmp_path: Path) -> Non
         "title": "Two pages",
         "text": "[page 1]\nFirst words\n\n[page 2]\nSecond words\n",
         "pages": "1-2",
-        "offset": 0,
-        "total_chars": 44,
+        "format": "markdown",
+        "start": 0,
+        "total": 44,
     }
 
 
@@ -61,7 +62,8 @@ async def test_a_long_document_answers_with_its_map_and_its_first_part(tmp_path:
     ]
     assert len(first["text"]) <= 600
     assert first["pages"] == "1"
-    assert first["next_offset"] == len(first["text"])
+    following = await read(tmp_path, source="long.pdf", max_chars=600, cursor=first["next_cursor"])
+    assert following["start"] == len(first["text"])
 
 
 async def test_a_long_document_without_outline_maps_its_pages(tmp_path: Path) -> None:
@@ -82,11 +84,11 @@ async def test_the_pieces_of_a_long_document_join_to_the_whole(tmp_path: Path) -
     make_pdf(tmp_path / "long.pdf", TEN_PAGES)
     whole = (await read(tmp_path, source="long.pdf", max_chars=20_000))["text"]
     pieces: list[str] = []
-    offset: int | None = 0
-    while offset is not None:
-        piece = await read(tmp_path, source="long.pdf", max_chars=700, offset=offset)
+    more: dict[str, str] | None = {}
+    while more is not None:
+        piece = await read(tmp_path, source="long.pdf", max_chars=700, **more)
         pieces.append(piece["text"])
-        offset = piece.get("next_offset")
+        more = {"cursor": piece["next_cursor"]} if "next_cursor" in piece else None
     assert "".join(pieces) == whole
     assert len(pieces) > 5
 
@@ -353,7 +355,7 @@ async def test_a_second_reading_needs_no_child_and_a_changed_file_is_read_anew(
     assert "New words" in again.structured_content["text"]
 
 
-async def test_search_finds_the_passage_with_its_page_and_an_offset_to_read_on_from(tmp_path: Path) -> None:
+async def test_search_finds_the_passage_with_its_page_and_a_cursor_to_read_on_from(tmp_path: Path) -> None:
     pages = [f"Page {number} is about sheep and grass. " * 10 for number in range(1, 9)]
     pages[4] += " The lighthouse keeper counted forty-two ships."
     make_pdf(tmp_path / "a.pdf", pages)
@@ -365,7 +367,7 @@ async def test_search_finds_the_passage_with_its_page_and_an_offset_to_read_on_f
         (hit,) = found["passages"]
         assert (hit["page"], found["total"]) == (5, 1)
         assert "forty-two" in hit["text"]
-        there = await client.call_tool("read_document", {"source": "a.pdf", "offset": hit["offset"]})
+        there = await client.call_tool("read_document", {"source": "a.pdf", "cursor": hit["cursor"]})
     assert there.structured_content is not None
     assert there.structured_content["text"].startswith(hit["text"][:50])
 

@@ -136,7 +136,11 @@ async def test_read_cells_pages_and_says_what_other_formats_lack(tmp_path: Path)
     (tmp_path / "a.xlsx").write_bytes(colored_workbook())
     (tmp_path / "b.xls").write_bytes(xls_bytes(ROWS))
     first = structured(await call(tmp_path, "read_cells", {"source": "a.xlsx", "range": "A1:D6", "limit": 2}))
-    assert ([cell["cell"] for cell in first["cells"]], first["total"], first["next_first"]) == (["A1", "B1"], 6, 2)
+    assert ([cell["cell"] for cell in first["cells"]], first["total"]) == (["A1", "B1"], 6)
+    rest = {"source": "a.xlsx", "range": "A1:D6", "cursor": first["next_cursor"]}
+    assert [cell["cell"] for cell in structured(await call(tmp_path, "read_cells", rest))["cells"]] == [
+        "C1", "A2", "B2", "A4",
+    ]  # fmt: skip
     old = structured(await call(tmp_path, "read_cells", {"source": "b.xls", "range": "A1:B2"}))
     assert [cell["shown"] for cell in old["cells"]] == ["Port", "Ships", "Turku", "12"]
     assert "only read from XLSX" in old["notes"][0]
@@ -207,7 +211,7 @@ async def test_without_a_model_the_pictures_themselves_come_and_what_is_missing_
     assert sum(isinstance(part, ImageContent) for part in result.content) == 3
     heard = structured(await call(tmp_path, "transcribe_audio", {"source": "tone.wav"}))
     assert "MEMENTO_DOCUMENTS_TRANSCRIPTION_BASE_URL" in heard["missing"]
-    assert (heard["text"], heard["total_seconds"]) == ("", 2.0)
+    assert (heard["text"], heard["total"]) == ("", 2.0)
     wrong = await call(tmp_path, "describe_media", {"source": "ports.csv", "question": "What?"})
     assert wrong.is_error
     assert "not an image or a video" in said(wrong)
@@ -244,7 +248,7 @@ async def test_speech_is_sent_as_small_opus_and_comes_back_with_times(tmp_path: 
         )
     )
     assert (result["text"], result["model"], result["end_seconds"]) == ("[0:00:00] God dag.", "ears", 3.0)
-    assert "next_start_seconds" not in result
+    assert "next_cursor" not in result
     (request,) = seen
     assert str(request.url) == "http://models.example/v1/audio/transcriptions"
     assert b'name="model"\r\n\r\nears' in request.content

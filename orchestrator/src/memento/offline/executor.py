@@ -21,7 +21,7 @@ _MAX_PIECES = 6
 """How many pieces of one long document are read before it is given up."""
 _MAX_HEADING_CHARS = 60
 _HIT = re.compile(r"^\d+\. (?P<path>.+?) \((?P<place>page (?P<page>\d+)|[^)]*)\)\n(?:\[(?P<heading>.*)\]\n)?", re.M)
-_NEXT_OFFSET = re.compile(r"offset=(\d+)")
+_NEXT_CURSOR = re.compile(r"cursor=(\S+)")
 _PAGE_MARK = re.compile(r"^\[page (\d+)\]$", re.M)
 
 
@@ -112,16 +112,16 @@ def _read(task: _Task) -> _Rule:
         heading = _first_line(piece.text)
         return _report(Found(heading, heading, source) if heading and not piece.is_error else None)
     passages: list[Passage] = []
-    offset: int | None = 0
+    following: dict[str, str] = {}
     for _ in range(_MAX_PIECES):
-        piece = yield ToolCallWanted("read_document", {"source": source, "offset": offset})
+        piece = yield ToolCallWanted("read_document", {"source": source, **following})
         if piece.is_error:
             return f"Nothing found: {piece.text}"
         passages += _passages_of(piece.text, source)
-        following = _NEXT_OFFSET.search(piece.text.split("\n", 1)[0])
-        if following is None:
+        cursor = _NEXT_CURSOR.search(piece.text.split("\n", 1)[0])
+        if cursor is None:
             break
-        offset = int(following[1])
+        following = {"cursor": cursor[1]}
     return _report(find_answer(task.question, passages))
 
 

@@ -1,18 +1,17 @@
 """The tools `document_outline` and `read_cells`: what a document consists of, and everything about a few cells."""
 
-from collections.abc import Awaitable
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel, Field
 
-from memento_documents.kinds import Unreadable
+from memento_documents.calls import CURSOR, NEXT_CURSOR, going_on, progress_to, told_to_model
+from memento_documents.cursor import position_of, reading, to_cursor
 from memento_documents.library import Library
 from memento_documents.marked_text import MarkedText, place
 from memento_documents.outline import outline
-from memento_kit import PathNotAllowed, Server, untrusted_result
+from memento_kit import Server, untrusted_result
 
 __all__ = ["add_detail_tools"]
 
@@ -26,7 +25,7 @@ class OutlineEntry(BaseModel):
     sheet: str | None = None
     rows: int | None = None
     columns: int | None = None
-    offset: int = Field(description="Pass to read_document as `offset` to read from here")
+    cursor: str = Field(description="Pass to read_document as `cursor` to read from here")
 
 
 class Outline(BaseModel):
@@ -35,11 +34,11 @@ class Outline(BaseModel):
     source: str
     kind: str
     title: str | None = None
-    total_chars: int
+    chars: int = Field(description="Length of the whole text")
     entries: list[OutlineEntry]
     structure: list[str] | None = Field(default=None, description="Of JSON, XML, YAML: keys or elements and types")
     total: int = Field(description="How many entries there are in all")
-    next_first: int | None = Field(default=None, description="Pass as `first` for more entries; absent at the end")
+    next_cursor: str | None = NEXT_CURSOR
     notes: list[str] | None = None
 
 
@@ -64,7 +63,7 @@ class Cells(BaseModel):
     range: str
     cells: list[Cell]
     total: int = Field(description="How many such cells the range has")
-    next_first: int | None = Field(default=None, description="Pass as `first` for more cells; absent at the end")
+    next_cursor: str | None = NEXT_CURSOR
     notes: list[str] | None = None
 
 
@@ -78,11 +77,14 @@ def add_detail_tools(server: Server[Library], source_field: Any, *, max_chars: i
     async def document_outline(
         ctx: Context[Library],
         source: Annotated[str, source_field],
-        first: Annotated[int, Field(ge=0, le=1_000_000, description="Which entry to begin with")] = 0,
         limit: Annotated[int, Field(ge=1, le=500, description="How many entries to return")] = 100,
+        cursor: Annotated[str | None, CURSOR] = None,
     ) -> Annotated[CallToolResult, Outline]:
-        """List a document's headings with page and offset, or its slides, chapters, sheets, keys or elements."""
-        document = await _answered(source, ctx.request_context.lifespan_context.read(source))
+        """List a document's headings with page and cursor, or its slides, chapters, sheets, keys or elements."""
+        question = ("document_outline", source)
+        with told_to_model(source):
+            first = position_of(cursor, *question)
+            document = await ctx.request_context.lifespan_context.read(source, on_progress=progress_to(ctx))
         marked = MarkedText(document.sections, document.kind)
         found = outline(document, source)
         entries = [
@@ -93,7 +95,7 @@ def add_detail_tools(server: Server[Library], source_field: Any, *, max_chars: i
                 sheet=section.sheet,
                 rows=section.rows,
                 columns=section.columns,
-                offset=marked.starts[entry.section] + entry.start,
+                cursor=to_cursor(marked.starts[entry.section] + entry.start, *reading(source)),
             )
             for entry in found[first : first + limit]
         ]
@@ -101,18 +103,19 @@ def add_detail_tools(server: Server[Library], source_field: Any, *, max_chars: i
             source=source,
             kind=document.kind,
             title=document.title,
-            total_chars=len(marked.text),
+            chars=len(marked.text),
             entries=entries,
             structure=document.outline or None,
             total=len(found),
-            next_first=first + limit if first + limit < len(found) else None,
+            next_cursor=to_cursor(first + limit, *question) if first + limit < len(found) else None,
             notes=document.notes or None,
         )
         return untrusted_result(
             result,
             text=_outline_as_text(result),
             source=source,
-            note=f"{document.kind}, {result.total_chars} characters, {len(entries)} of {result.total} entries.",
+            note=f"{document.kind}, {result.chars} characters, {len(entries)} of {result.total} entries."
+            + going_on(result.next_cursor),
         )
 
     @server.tool(title="Read cells with their colours", annotations=_READ_ONLY)
@@ -121,14 +124,17 @@ def add_detail_tools(server: Server[Library], source_field: Any, *, max_chars: i
         source: Annotated[str, source_field],
         range: Annotated[str, Field(min_length=1, max_length=40, description="Cells, as 'A1:D20'")],
         sheet: Annotated[str | None, Field(max_length=200, description="Name of the sheet; default the first")] = None,
-        first: Annotated[int, Field(ge=0, le=10_000, description="Which of the cells to begin with")] = 0,
         limit: Annotated[int, Field(ge=1, le=1_000, description="How many cells to return")] = 300,
+        cursor: Annotated[str | None, CURSOR] = None,
     ) -> Annotated[CallToolResult, Cells]:
         """Read cells of a workbook one by one: value as displayed, formula, fill and font colour, merged ranges.
 
         Empty cells without a colour are left out.
         """
-        raw = await _answered(source, ctx.request_context.lifespan_context.run("read_cells", source, [sheet, range]))
+        library, question = ctx.request_context.lifespan_context, ("read_cells", source, sheet, range)
+        with told_to_model(source):
+            first = position_of(cursor, *question)
+            raw = await library.run("read_cells", source, [sheet, range], on_progress=progress_to(ctx))
         found = [Cell.model_validate({**each, "bold": each["bold"] or None}) for each in raw["cells"]]
         result = Cells(
             source=source,
@@ -139,8 +145,8 @@ def add_detail_tools(server: Server[Library], source_field: Any, *, max_chars: i
             notes=raw["notes"],
         )
         end = first + len(result.cells)
-        result.next_first = end if end < len(found) else None
-        note = f"Sheet {result.sheet}, {len(result.cells)} of {result.total} cells."
+        result.next_cursor = to_cursor(end, *question) if end < len(found) else None
+        note = f"Sheet {result.sheet}, {len(result.cells)} of {result.total} cells.{going_on(result.next_cursor)}"
         return untrusted_result(result, text=_cells_as_text(result), source=source, note=note)
 
 
@@ -160,7 +166,7 @@ def _outline_as_text(result: Outline) -> str:
         + f"- {entry.title or place(entry.page, entry.sheet, result.kind)} ("
         + (f"{place(entry.page, entry.sheet, result.kind)}, " if entry.page is not None else "")
         + (f"{entry.rows} rows x {entry.columns} columns, " if entry.rows is not None else "")
-        + f"offset {entry.offset})"
+        + f"cursor {entry.cursor})"
         for entry in result.entries
     ]
     lines += result.structure or []
@@ -173,12 +179,3 @@ def _cells_as_text(result: Cells) -> str:
         facts = cell.model_dump(exclude_none=True, exclude={"cell", "shown"})
         lines.append(f"{cell.cell}: {cell.shown}" + "".join(f" | {name} {value}" for name, value in facts.items()))
     return "\n".join(lines) or "(Empty.)"
-
-
-async def _answered(source: str, call: Awaitable[Any]) -> Any:
-    try:
-        return await call
-    except PathNotAllowed as exc:
-        raise ToolError(str(exc)) from exc
-    except Unreadable as exc:
-        raise ToolError(f"{source!r}: {exc}") from exc

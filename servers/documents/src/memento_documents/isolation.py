@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 _READ_BYTES = 1 << 18
 _PROGRESS = b'{"progress": '
 
-OnProgress = Callable[[int, int], Awaitable[None]]
-"""Told pages done, and pages in all."""
+OnProgress = Callable[[int, int, str], Awaitable[None]]
+"""Told how many are done, how many there are, and what they are: "page", "row"."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Isolation:
         """Call `module:function` in a child with JSON `arguments` and return its JSON result.
 
         `document` is an open file descriptor; the child gets a copy as its first argument, an open binary file.
-        `on_progress` hears of each page, ten times a second at most.
+        `on_progress` hears what `progress.report` is told there, ten times a second at most.
 
         Raises:
             Unreadable: the child said why it cannot, or it crashed, hung or went over a limit.
@@ -183,13 +183,13 @@ class Isolation:
         raise Unreadable("The parser failed on it; the file is probably damaged.")
 
 
-def _take_progress(received: bytes) -> tuple[bytes, tuple[int, int] | None]:
+def _take_progress(received: bytes) -> tuple[bytes, tuple[int, int, str] | None]:
     """Cut whole progress lines off the front; the last one counts."""
-    done: tuple[int, int] | None = None
+    done: tuple[int, int, str] | None = None
     while received.startswith(_PROGRESS) and b"\n" in received:
         line, _, received = received.partition(b"\n")
-        first, second = json.loads(line)["progress"]
-        done = int(first), int(second)
+        first, second, what = json.loads(line)["progress"]
+        done = int(first), int(second), str(what)
     return received, done
 
 

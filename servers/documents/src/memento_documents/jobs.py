@@ -10,6 +10,7 @@ from memento_documents.archive import open_member
 from memento_documents.kinds import Unreadable, detect_kind
 from memento_documents.reading import read_file
 from memento_documents.tables import query
+from memento_documents.text_format import TextFormat, in_format
 
 __all__ = [
     "layout_tables", "page_picture", "page_tables", "pictures", "query_table", "read_cells", "read_document", "sound",
@@ -17,19 +18,29 @@ __all__ = [
 
 
 def read_document(
-    file: BinaryIO, name: str, sheet: str | None = None, cells: str | None = None, whole: bool = False
+    file: BinaryIO,
+    name: str,
+    sheet: str | None = None,
+    cells: str | None = None,
+    whole: bool = False,
+    text_format: TextFormat = "markdown",
 ) -> dict[str, Any]:
-    """`reading.read_file` as JSON."""
-    return dataclasses.asdict(read_file(*open_member(file, name), sheet=sheet, cells=cells, whole=whole))
+    """`reading.read_file` as JSON, its text in `text_format`."""
+    file, name = open_member(file, name)
+    pdf_format = "text" if text_format == "text" else "markdown"
+    document = read_file(file, name, sheet=sheet, cells=cells, whole=whole, pdf_format=pdf_format)
+    if document.kind != "pdf" or text_format == "json":  # a PDF's plain text is plain already
+        document = in_format(document, name, text_format)
+    return dataclasses.asdict(document)
 
 
 def query_table(
-    file: BinaryIO, name: str, sql: str, sheet: str | None, max_rows: int, time_limit_seconds: float
+    file: BinaryIO, name: str, sql: str, sheet: str | None, first_row: int, max_rows: int, time_limit_seconds: float
 ) -> dict[str, Any]:
     """`tables.query` as JSON."""
-    return dataclasses.asdict(
-        query(*open_member(file, name), sql, sheet=sheet, max_rows=max_rows, time_limit_seconds=time_limit_seconds)
-    )
+    file, name = open_member(file, name)
+    limits: dict[str, Any] = {"max_rows": max_rows, "time_limit_seconds": time_limit_seconds}
+    return dataclasses.asdict(query(file, name, sql, sheet=sheet, first_row=first_row, **limits))
 
 
 def page_tables(file: BinaryIO, name: str, pages: str | None) -> dict[str, Any]:

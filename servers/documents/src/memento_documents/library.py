@@ -23,6 +23,7 @@ from memento_documents.cache import DocumentCache
 from memento_documents.isolation import Isolation, OnProgress
 from memento_documents.kinds import MEMBER_MARK, Unreadable
 from memento_documents.reading import Document, Section
+from memento_documents.text_format import TextFormat
 from memento_kit import AllowedPaths
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Library:
         sheet: str | None = None,
         cells: str | None = None,
         whole: bool = False,
+        text_format: TextFormat = "markdown",
         on_progress: OnProgress | None = None,
     ) -> Document:
         """Return the document, from memory or disk when its content has been read before.
@@ -84,7 +86,7 @@ class Library:
         """
         async with self._opened(source) as opened:
             suffix = PurePath(opened.name).suffix.lower()
-            key = (await self._hash(opened), opened.members, suffix, sheet or "", cells or "", str(whole))
+            key = (await self._hash(opened), opened.members, suffix, sheet or "", cells or "", str(whole), text_format)
             known = self._documents.get(key)
             if known is not None:
                 self._documents.move_to_end(key)
@@ -93,7 +95,7 @@ class Library:
             if raw is None:
                 raw = await self._isolation.run(
                     "memento_documents.jobs:read_document",
-                    [opened.name, sheet, cells, whole],
+                    [opened.name, sheet, cells, whole, text_format],
                     opened.descriptor,
                     on_progress=on_progress,
                 )
@@ -146,14 +148,6 @@ class Library:
         surer: list[dict[str, Any]] = [{**table, "engine": "layout"} for table in raw]
         both = [table for table in tables if table["page"] not in uncertain] + surer
         return sorted(both, key=lambda table: (table["page"], table["box"][1])), []
-
-    async def query(self, source: str, sql: str, *, sheet: str | None, max_rows: int, time_limit_seconds: float) -> Any:
-        """Run one SELECT over the tables of `source`; the answer is `tables.QueryResult` as JSON.
-
-        Raises:
-            PathNotAllowed, Unreadable: as for `read`, and for SQL that is refused, wrong or slow.
-        """
-        return await self.run("query_table", source, [sql, sheet, max_rows, time_limit_seconds])
 
     @asynccontextmanager
     async def _opened(self, source: str) -> AsyncGenerator[_Opened]:

@@ -12,7 +12,7 @@ __all__ = ["PAGES_ARE", "MarkedText", "place"]
 class MarkedText:
     """The sections as one text with a mark before each, and where in it each begins."""
 
-    def __init__(self, sections: list[Section], kind: Kind) -> None:
+    def __init__(self, sections: list[Section], kind: Kind, *, with_marks: bool = True) -> None:
         self._sections = sections
         self.starts: list[int] = []
         """Where each section's own text begins."""
@@ -20,8 +20,9 @@ class MarkedText:
         at = 0
         for section in sections:
             mark = place(section.page, section.sheet, kind)
-            piece = (f"[{mark}]\n" if mark else "") + section.text.rstrip() + "\n\n"
-            self.starts.append(at + len(piece) - len(section.text.rstrip()) - 2)
+            parted = "\n\n" if with_marks else "\n"
+            piece = (f"[{mark}]\n" if mark and with_marks else "") + section.text.rstrip() + parted
+            self.starts.append(at + len(piece) - len(section.text.rstrip()) - len(parted))
             pieces.append(piece)
             at += len(piece)
         self.text = "".join(pieces).rstrip() + "\n" if at else ""

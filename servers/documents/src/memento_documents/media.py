@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Literal, cast
 
+from memento_documents import progress
 from memento_documents.kinds import Unreadable
 from memento_documents.reading import Document, Section
 
@@ -71,7 +72,8 @@ def pictures(
 ) -> dict[str, Any]:
     """At most `count` pictures to send to a model: one of an image, several evenly spaced of an animation or a video.
 
-    Returns `{"pictures": [{"jpeg": base64, "seconds": float | None, "width": int, "height": int}], "facts": str}`.
+    Returns `{"pictures": [{"jpeg": base64, "seconds": float | None, "width": int, "height": int}], "facts": str,
+    "total": seconds of a video, or frames of an image}`.
 
     Raises:
         Unreadable: no pictures in it, damaged, or too large.
@@ -81,16 +83,24 @@ def pictures(
         with _opened_image(file) as image:
             frames = int(getattr(image, "n_frames", 1))
             wanted = sorted({frames * at // count for at in range(count)}) if frames > 1 else [0]
-            return {"pictures": [_sent(_frame(image, at), None, max_pixels) for at in wanted], "facts": facts}
+            sent: list[dict[str, Any]] = []
+            for at in wanted:
+                sent.append(_sent(_frame(image, at), None, max_pixels))
+                progress.report(len(sent), len(wanted), "frame")
+            return {"pictures": sent, "facts": facts, "total": frames}
     facts = read_recording(file, "video").sections[0].text
     with _opened_recording(file) as recording:
         if not recording.streams.video:
             raise Unreadable("This is a sound recording; transcribe_audio is the tool for it.")
-        end = _seconds(recording) if end_seconds is None else end_seconds
-        taken = [_sent(image, at, max_pixels) for at, image in _frames_at(recording, start_seconds, end, count)]
+        total = _seconds(recording)
+        end = total if end_seconds is None else end_seconds
+        taken: list[dict[str, Any]] = []
+        for at, image in _frames_at(recording, start_seconds, end, count):
+            taken.append(_sent(image, at, max_pixels))
+            progress.report(len(taken), count, "frame")
     if not taken:
         raise Unreadable("No frame of the video can be decoded between those times.")
-    return {"pictures": taken, "facts": facts}
+    return {"pictures": taken, "facts": facts, "total": round(total, 2)}
 
 
 def sound(file: BinaryIO, start_seconds: float, length_seconds: float) -> dict[str, Any]:

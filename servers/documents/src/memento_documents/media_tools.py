@@ -13,14 +13,16 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ImageContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
-from memento_documents.kinds import Unreadable
+from memento_documents.calls import NEXT_CURSOR, going_on, progress_to, told_to_model
+from memento_documents.cursor import position_of, to_cursor
 from memento_documents.library import Library
 from memento_documents.models import ModelFailed, Models
-from memento_kit import PathNotAllowed, Server, untrusted_result
+from memento_kit import Server, untrusted_result
 
 __all__ = ["add_media_tools"]
 
 _CHUNK_SECONDS = 300.0
+_CURSOR: Any = Field(max_length=40, description="`next_cursor` of the answer before, in place of `start_seconds`")
 _MODEL_PIXELS = 1_500_000
 _SHOWN_PIXELS = 500_000
 """Pictures that go back to the caller are smaller: they lie in its conversation to the end."""
@@ -43,6 +45,8 @@ class MediaDescription(BaseModel):
     model: str | None = None
     facts: str = Field(description="Size, length, tags and, where OCR is installed, the text on an image")
     frame_seconds: list[float] | None = Field(default=None, description="When in the video the frames are")
+    total: float = Field(description="Length of the video in seconds; of an image, how many frames it has")
+    next_cursor: str | None = Field(default=None, description="Pass as `cursor` for the video after `end_seconds`")
     missing: str | None = Field(default=None, description="What is not set up, so that no answer came")
 
 
@@ -54,10 +58,8 @@ class Transcript(BaseModel):
     model: str | None = None
     start_seconds: float
     end_seconds: float
-    total_seconds: float
-    next_start_seconds: float | None = Field(
-        default=None, description="Pass as `start_seconds` for what follows; absent at the end"
-    )
+    total: float = Field(description="Length of the recording in seconds")
+    next_cursor: str | None = NEXT_CURSOR
     facts: str
     missing: str | None = Field(default=None, description="What is not set up, so that no text came")
 
@@ -82,6 +84,7 @@ def add_media_tools(
         end_seconds: Annotated[
             float | None, Field(gt=0, le=1_000_000, description="Of a video: until when; default its end")
         ] = None,
+        cursor: Annotated[str | None, _CURSOR] = None,
     ) -> Annotated[CallToolResult, MediaDescription]:
         """Ask a question about an image, or about frames of a video, of a vision model.
 
@@ -89,15 +92,19 @@ def add_media_tools(
         """
         asked = models()
         most_pixels = _MODEL_PIXELS if asked.vision else _SHOWN_PIXELS
-        raw = await _translated(
-            source,
-            ctx.request_context.lifespan_context.run(
-                "pictures", source, [frames, start_seconds, end_seconds, most_pixels]
-            ),
-        )
+        question_asked = ("describe_media", source)
+        with told_to_model(source):
+            start = position_of(cursor, *question_asked) / 1_000 or start_seconds
+            arguments = [frames, start, end_seconds, most_pixels]
+            library = ctx.request_context.lifespan_context
+            raw = await library.run("pictures", source, arguments, on_progress=progress_to(ctx))
         pictures: list[dict[str, Any]] = raw["pictures"]
         times = [each["seconds"] for each in pictures if each["seconds"] is not None]
-        result = MediaDescription(source=source, facts=raw["facts"], frame_seconds=times or None)
+        result = MediaDescription(
+            source=source, facts=raw["facts"][:max_chars], frame_seconds=times or None, total=raw["total"]
+        )
+        if times and end_seconds is not None and end_seconds < result.total:
+            result.next_cursor = to_cursor(round(end_seconds * 1_000), *question_asked)
         if asked.vision is None:
             result.missing = _NO_VISION
             answer = untrusted_result(result, text=result.facts, source=source, note=_NO_VISION)
@@ -125,21 +132,27 @@ def add_media_tools(
         language: Annotated[
             str | None, Field(pattern="^[a-z]{2,3}$", description="The language spoken, as 'en'; default: recognised")
         ] = None,
+        cursor: Annotated[str | None, _CURSOR] = None,
     ) -> Annotated[CallToolResult, Transcript]:
         """Turn the speech of a sound or video recording into text, a stretch of it at a time, with times."""
         library, asked = ctx.request_context.lifespan_context, models()
-        facts = (await _translated(source, library.read(source))).sections[0].text
+        question = ("transcribe_audio", source, language)
+        with told_to_model(source):
+            start = position_of(cursor, *question) / 1_000 or start_seconds
+            facts = (await library.read(source)).sections[0].text[:max_chars]
         pieces: list[str] = []
-        at, total, end = start_seconds, 0.0, start_seconds
+        at, total, end = start, 0.0, start
         if asked.speech is None:
-            sound = await _translated(source, library.run("sound", source, [start_seconds, 0.0]))
+            with told_to_model(source):
+                sound = await library.run("sound", source, [start, 0.0])
             result = Transcript(
-                source=source, text="", start_seconds=start_seconds, end_seconds=start_seconds,
-                total_seconds=sound["total_seconds"], facts=facts, missing=_NO_SPEECH,
+                source=source, text="", start_seconds=start, end_seconds=start, total=sound["total_seconds"],
+                facts=facts, missing=_NO_SPEECH,
             )  # fmt: skip
             return untrusted_result(result, text=facts, source=source, note=_NO_SPEECH)
-        while at < start_seconds + transcribed_seconds and sum(map(len, pieces)) < max_chars:
-            sound = await _translated(source, library.run("sound", source, [at, _CHUNK_SECONDS]))
+        while at < start + transcribed_seconds and sum(map(len, pieces)) < max_chars:
+            with told_to_model(source):
+                sound = await library.run("sound", source, [at, _CHUNK_SECONDS])
             total = sound["total_seconds"]
             if not sound["ogg"]:
                 break
@@ -156,24 +169,14 @@ def add_media_tools(
             at += _CHUNK_SECONDS
             if end >= total - 0.1:
                 break
-        more = end < total - 0.5 and end > start_seconds
+        more = end < total - 0.5 and end > start
         result = Transcript(
             source=source, text="\n".join(pieces)[: max_chars * 2], model=asked.speech.model,
-            start_seconds=start_seconds, end_seconds=end, total_seconds=total,
-            next_start_seconds=end if more else None, facts=facts,
+            start_seconds=start, end_seconds=end, total=total, facts=facts,
+            next_cursor=to_cursor(round(end * 1_000), *question) if more else None,
         )  # fmt: skip
-        note = f"Heard by {asked.speech.model}: seconds {start_seconds:g}-{end:g} of {total:g}."
-        note += f" Continue with start_seconds={end:g}." if more else ""
+        note = f"Heard by {asked.speech.model}: seconds {start:g}-{end:g} of {total:g}.{going_on(result.next_cursor)}"
         return untrusted_result(result, text=result.text or "(No speech was heard.)", source=source, note=note)
-
-
-async def _translated(source: str, call: Any) -> Any:
-    try:
-        return await call
-    except PathNotAllowed as exc:
-        raise ToolError(str(exc)) from exc
-    except Unreadable as exc:
-        raise ToolError(f"{source!r}: {exc}") from exc
 
 
 def _clock(seconds: float) -> str:

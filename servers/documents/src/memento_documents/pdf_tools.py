@@ -3,14 +3,14 @@
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field
 
+from memento_documents.calls import CURSOR, NEXT_CURSOR, going_on, progress_to, told_to_model
 from memento_documents.cells import markdown_table
-from memento_documents.kinds import Unreadable
+from memento_documents.cursor import position_of, to_cursor
 from memento_documents.library import Library
-from memento_kit import PathNotAllowed, Server, untrusted_result
+from memento_kit import Server, untrusted_result
 
 __all__ = ["ExtractedTables", "PageView", "add_pdf_tools"]
 
@@ -31,7 +31,7 @@ class ExtractedTables(BaseModel):
     source: str
     tables: list[ExtractedTable]
     total: int = Field(description="How many tables there are on the pages asked for")
-    next_offset: int | None = Field(default=None, description="Pass as `offset` for the tables after these")
+    next_cursor: str | None = NEXT_CURSOR
     notes: list[str] | None = None
 
 
@@ -40,7 +40,10 @@ class PageView(BaseModel):
 
     source: str
     page: int
-    total_pages: int
+    total: int = Field(description="How many pages there are")
+    next_cursor: str | None = Field(
+        default=None, description="Pass as `cursor` to see the next page; absent on the last"
+    )
     width: int = Field(description="Pixels")
     height: int
 
@@ -55,24 +58,21 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
         ctx: Context[Library],
         source: Annotated[str, source_field],
         pages: Annotated[str | None, Field(max_length=200, description="As '3' or '1-4,9'; all when left out")] = None,
-        offset: Annotated[int, Field(ge=0, description="Tables to pass over: next_offset of the answer before")] = 0,
+        cursor: Annotated[str | None, CURSOR] = None,
     ) -> Annotated[CallToolResult, ExtractedTables]:
         """Find the tables on a PDF's pages and return their cells, page and place.
 
         Slower and surer than the tables in read_document's text: half a second for a page that has any.
         """
-
-        async def tell(done: int, total: int) -> None:
-            await ctx.report_progress(done, total, f"looked at page {done} of {total}")
-
-        library = ctx.request_context.lifespan_context
-        try:
-            found, notes = await library.tables(source, pages, on_progress=tell)
-        except (Unreadable, PathNotAllowed) as exc:
-            raise _told(source, exc) from exc
+        question = ("extract_tables", source, pages)
+        with told_to_model(source):
+            first = position_of(cursor, *question)
+            found, notes = await ctx.request_context.lifespan_context.tables(
+                source, pages, on_progress=progress_to(ctx)
+            )
         shown: list[ExtractedTable] = []
         room = max_chars
-        for number, raw in enumerate(found[offset:], start=offset + 1):
+        for number, raw in enumerate(found[first:], start=first + 1):
             table = ExtractedTable(number=number, **raw)
             size = sum(len(cell) + 3 for row in table.rows for cell in row)
             if shown and size > room:
@@ -82,17 +82,17 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
                 table.rows = _first_rows(table.rows, max_chars)
             shown.append(table)
             room -= size
-        after = offset + len(shown)
+        after = first + len(shown)
         result = ExtractedTables(
             source=source,
             tables=shown,
             total=len(found),
-            next_offset=after if after < len(found) else None,
+            next_cursor=to_cursor(after, *question) if after < len(found) else None,
             notes=notes or None,
         )
         text = "\n\n".join(f"[table {t.number}, page {t.page}, by {t.engine}]\n{markdown_table(t.rows)}" for t in shown)
-        more = f" Continue with offset={after}." if after < len(found) else ""
-        note = f"{len(shown)} of {len(found)} tables.{more}" + "".join(f" {each}" for each in notes)
+        note = f"{len(shown)} of {len(found)} tables.{going_on(result.next_cursor)}"
+        note += "".join(f" {each}" for each in notes)
         return untrusted_result(result, text=text, source=source, note=note)
 
     @server.tool(title="Look at a page of a PDF", annotations=read_only)
@@ -104,15 +104,18 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
             list[Annotated[float, Field(ge=0, le=1)]] | None,
             Field(min_length=4, max_length=4, description="Part of it: x0, y0, x1, y1 in shares, as [0, 0, 1, 0.5]"),
         ] = None,
+        cursor: Annotated[
+            str | None, Field(max_length=40, description="`next_cursor` of the view before, in place of `page`")
+        ] = None,
     ) -> Annotated[CallToolResult, PageView]:
         """See a PDF page, or a region of it enlarged, as a picture: figures, charts, scans, doubtful tables."""
-        library = ctx.request_context.lifespan_context
-        try:
+        library, question = ctx.request_context.lifespan_context, ("view_page", source, region)
+        with told_to_model(source):
+            page = position_of(cursor, *question) or page
             raw: dict[str, Any] = await library.run("page_picture", source, [page, region, max_pixels])
-        except (Unreadable, PathNotAllowed) as exc:
-            raise _told(source, exc) from exc
-        view = PageView(source=source, page=page, total_pages=raw["pages"], width=raw["width"], height=raw["height"])
-        said = f"Page {page} of {view.total_pages} of {source}, {view.width} x {view.height} pixels."
+        view = PageView(source=source, page=page, total=raw["pages"], width=raw["width"], height=raw["height"])
+        view.next_cursor = to_cursor(page + 1, *question) if page < view.total else None
+        said = f"Page {page} of {view.total} of {source}, {view.width} x {view.height} pixels."
         return CallToolResult(
             content=[
                 TextContent(type="text", text=said),
@@ -120,10 +123,6 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
             ],
             structured_content=view.model_dump(exclude_none=True),
         )
-
-
-def _told(source: str, problem: Exception) -> ToolError:
-    return ToolError(str(problem) if isinstance(problem, PathNotAllowed) else f"{source!r}: {problem}")
 
 
 def _first_rows(rows: list[list[str]], max_chars: int) -> list[list[str]]:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 __all__ = ["listen", "report"]
 
-_listeners: list[Callable[[int, int], None]] = []
+_listeners: list[Callable[[int, int, str], None]] = []
 
 
-def listen(listener: Callable[[int, int], None]) -> None:
-    """Call `listener(done, total)` at each report from now on."""
+def listen(listener: Callable[[int, int, str], None]) -> None:
+    """Call `listener(done, total, what)` at each report from now on."""
     _listeners.append(listener)
 
 
-def report(done: int, total: int) -> None:
-    """Say that `done` of `total` pages are read."""
+def report(done: int, total: int, what: str = "page") -> None:
+    """Say that `done` of `total` are read; `what` is one of them: a page, a row, a member, a frame."""
     for listener in _listeners:
-        listener(done, total)
+        listener(done, total, what)

@@ -6,7 +6,7 @@ or from a process the caller is ready to lose. The server never calls it; it rea
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from memento_documents.kinds import Kind, Unreadable, detect_kind
 
@@ -59,12 +59,18 @@ def read_text(path: Path) -> list[Section]:
 
 
 def read_file(
-    file: BinaryIO, name: str, *, sheet: str | None = None, cells: str | None = None, whole: bool = False
+    file: BinaryIO,
+    name: str,
+    *,
+    sheet: str | None = None,
+    cells: str | None = None,
+    whole: bool = False,
+    pdf_format: Literal["markdown", "text"] = "markdown",
 ) -> Document:
     """Read an open file; `name` only helps to tell plain-text kinds apart.
 
     `sheet` and `cells` ("A1:D20") choose a part of a spreadsheet or table. Of a large workbook the first rows are
-    read, unless `whole` asks for all of it.
+    read, unless `whole` asks for all of it. A PDF's plain text costs half of its Markdown.
 
     Raises:
         Unreadable: as for `read_text`.
@@ -88,7 +94,7 @@ def read_file(
         case "gzip" | "bzip2" | "xz":
             from memento_documents.archive import open_member
 
-            return read_file(*open_member(file, name), sheet=sheet, cells=cells, whole=whole)
+            return read_file(*open_member(file, name), sheet=sheet, cells=cells, whole=whole, pdf_format=pdf_format)
         case "image":
             from memento_documents.media import read_image
 
@@ -98,15 +104,15 @@ def read_file(
 
             return read_recording(file, kind)
         case _:
-            return _document(file, kind)
+            return _document(file, kind, pdf_format)
 
 
-def _document(file: BinaryIO, kind: Kind) -> Document:
+def _document(file: BinaryIO, kind: Kind, pdf_format: Literal["markdown", "text"]) -> Document:
     match kind:
         case "pdf":
             from memento_documents.pdf import find_tessdata, read_pdf
 
-            return read_pdf(file, tessdata=find_tessdata())
+            return read_pdf(file, text_format=pdf_format, tessdata=find_tessdata())
         case "docx":
             from memento_documents.docx import read_docx
 

@@ -18,6 +18,8 @@ from pydantic import BaseModel, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from memento_documents.cache import DocumentCache
+from memento_documents.calls import CURSOR, NEXT_CURSOR, going_on, progress_to, told_to_model
+from memento_documents.cursor import position_of, reading, to_cursor
 from memento_documents.detail_tools import add_detail_tools
 from memento_documents.isolation import Isolation, Limits
 from memento_documents.library import Library
@@ -29,10 +31,10 @@ from memento_documents.passages import Hit, find_passages
 from memento_documents.pdf_layout import is_installed as layout_is_installed
 from memento_documents.pdf_tools import add_pdf_tools
 from memento_documents.reading import Document, Section, Unreadable
+from memento_documents.text_format import TextFormat
 from memento_kit import (
     AllowedPaths,
     PathList,
-    PathNotAllowed,
     Server,
     ServerSettings,
     memento_home,
@@ -134,9 +136,10 @@ class DocumentText(BaseModel):
     text: str
     pages: str | None = Field(default=None, description="Pages, slides or chapters this piece touches, as 3-5")
     sheets: list[str] | None = None
-    offset: int
-    total_chars: int = Field(description="Length of the whole text of what was asked for")
-    next_offset: int | None = Field(default=None, description="Pass as `offset` for the next piece; absent at the end")
+    format: TextFormat
+    start: int = Field(description="Where this piece begins in the whole text of what was asked for, in characters")
+    total: int = Field(description="Length of that text in characters")
+    next_cursor: str | None = NEXT_CURSOR
     parts: list[Part] | None = Field(default=None, description="Map of the document, when it is longer than one piece")
     notes: list[str] | None = Field(default=None, description="What is missing from the text, and why")
 
@@ -147,7 +150,7 @@ class Passage(BaseModel):
     text: str
     page: int | None = None
     sheet: str | None = None
-    offset: int | None = Field(default=None, description="Pass to read_document as `offset` to read on from here")
+    cursor: str | None = Field(default=None, description="Pass to read_document as `cursor` to read on from here")
     range: str | None = Field(default=None, description="In a large workbook: pass it to read_document with the sheet")
 
 
@@ -158,6 +161,7 @@ class Passages(BaseModel):
     query: str
     passages: list[Passage]
     total: int = Field(description="How many passages match in all")
+    next_cursor: str | None = NEXT_CURSOR
 
 
 class TableColumns(BaseModel):
@@ -176,7 +180,8 @@ class QueryRows(BaseModel):
     source: str
     columns: list[str]
     rows: list[list[int | float | str | None]]
-    more: bool = Field(description="There are more rows than were returned; narrow the query or raise max_rows")
+    total: int | None = Field(default=None, description="Rows of the whole result; absent where counting took too long")
+    next_cursor: str | None = NEXT_CURSOR
     tables: list[TableColumns]
 
 
@@ -255,21 +260,31 @@ def build_server(
         range: Annotated[
             str | None, Field(max_length=40, description="Cells of the sheet or table, as 'A1:D20'")
         ] = None,
-        offset: Annotated[int, Field(ge=0, description="Where to read on: next_offset of the answer before")] = 0,
+        format: Annotated[
+            TextFormat,
+            Field(description="markdown, text without marks, or json: a line for each heading, paragraph, row, item"),
+        ] = "markdown",
         max_chars: Annotated[int, Field(ge=200, le=1_000_000, description="Size of the piece wanted")] = 8_000,
+        cursor: Annotated[str | None, CURSOR] = None,
     ) -> Annotated[CallToolResult, DocumentText]:
         """Read a file of any kind: PDF, Word, PowerPoint, Excel, OpenDocument, EPUB, HTML, mail, CSV, JSON, code, text.
 
         An image, recording or archive answers with what is in it. Returns the text with `[page N]` and `[sheet NAME]`
-        marks, at most max_chars at once; read on with offset. A document longer than that also answers with its map:
+        marks, at most max_chars at once; read on with cursor. A document longer than that also answers with its map:
         which pages or sheets there are, and how long.
         """
-        document = await _read(ctx, source, sheet, range)
-        sections = _chosen(document, pages)
-        marked = MarkedText(sections, document.kind)
-        piece = page_text(marked.text, offset=offset, max_chars=min(max_chars, settings.max_chars))
+        question = reading(source, pages, sheet, range, format)
+        with told_to_model(source):
+            start = position_of(cursor, *question)
+            document = await ctx.request_context.lifespan_context.read(
+                source, sheet=sheet, cells=range, text_format=format, on_progress=progress_to(ctx)
+            )
+            sections = _chosen(document, pages)
+        # A line of JSON says itself where it is from.
+        marked = MarkedText(sections, document.kind, with_marks=format != "json")
+        piece = page_text(marked.text, offset=start, max_chars=min(max_chars, settings.max_chars))
         touched = marked.between(piece.offset, piece.offset + len(piece.text))
-        is_long = piece.next_offset is not None and offset == 0 and pages is None and range is None
+        is_long = piece.next_offset is not None and start == 0 and pages is None and range is None
         result = DocumentText(
             source=source,
             kind=document.kind,
@@ -277,9 +292,10 @@ def build_server(
             text=piece.text,
             pages=_page_span(touched),
             sheets=[section.sheet for section in touched if section.sheet is not None] or None,
-            offset=piece.offset,
-            total_chars=piece.total_chars,
-            next_offset=piece.next_offset,
+            format=format,
+            start=piece.offset,
+            total=piece.total_chars,
+            next_cursor=None if piece.next_offset is None else to_cursor(piece.next_offset, *question),
             parts=_map(document.sections) if is_long and len(document.sections) > 1 else None,
             notes=document.notes or None,
         )
@@ -291,17 +307,29 @@ def build_server(
         source: Annotated[str, source_field],
         query: Annotated[str, Field(min_length=1, max_length=400, description="Words to look for")],
         limit: Annotated[int, Field(ge=1, le=30, description="How many passages to return")] = 6,
+        cursor: Annotated[str | None, CURSOR] = None,
     ) -> Annotated[CallToolResult, Passages]:
         """Find passages of one document that hold the query's words, best first, with page or sheet."""
-        document = await _read(ctx, source)
-        if document.is_cut:
-            document = await _read(ctx, source, whole=True)
+        library, question = ctx.request_context.lifespan_context, ("search_document", source, query)
+        with told_to_model(source):
+            first = position_of(cursor, *question)
+            document = await library.read(source, on_progress=progress_to(ctx))
+            if document.is_cut:
+                document = await library.read(source, whole=True, on_progress=progress_to(ctx))
         marked = MarkedText(document.sections, document.kind)
         found = find_passages([section.text for section in document.sections], query)
-        hits = [_passage(hit, document, marked) for hit in found[:limit]]
-        result = Passages(source=source, query=query, passages=hits, total=len(found))
+        hits = [_passage(hit, source, document, marked) for hit in found[first : first + limit]]
+        after = first + len(hits)
+        result = Passages(
+            source=source,
+            query=query,
+            passages=hits,
+            total=len(found),
+            next_cursor=to_cursor(after, *question) if after < len(found) else None,
+        )
         shown = "\n\n".join(f"[{_place_of(hit, document.kind)}] {hit.text}" for hit in hits)
-        return untrusted_result(result, text=shown, source=source, note=f"{len(hits)} of {len(found)} passages.")
+        note = f"{len(hits)} of {len(found)} passages.{going_on(result.next_cursor)}"
+        return untrusted_result(result, text=shown, source=source, note=note)
 
     @server.tool(title="Query a table with SQL", annotations=read_only)
     async def query_table(
@@ -310,42 +338,33 @@ def build_server(
         sql: Annotated[str, Field(min_length=1, max_length=10_000, description="One SELECT in SQLite's dialect")],
         sheet: Annotated[str | None, Field(max_length=200, description="Load this sheet alone")] = None,
         max_rows: Annotated[int, Field(ge=1, le=1_000, description="How many rows to return at most")] = 100,
+        cursor: Annotated[str | None, CURSOR] = None,
     ) -> Annotated[CallToolResult, QueryRows]:
         """Run one SELECT over a spreadsheet, CSV, TSV or JSON file.
 
         Each sheet is a table named after it; a CSV, TSV or JSON Lines file is the table `data`; in a JSON object each
-        list of records is a table. Columns are named after the
-        header row, in lower case with underscores. To see tables and columns: SELECT name, sql FROM sqlite_schema.
+        list of records is a table. Columns are named after the header row, in lower case with underscores. To see
+        tables and columns: SELECT name, sql FROM sqlite_schema. Without ORDER BY, rows come in the file's order.
         """
-        library = ctx.request_context.lifespan_context
-        try:
-            raw = await library.query(
-                source, sql, sheet=sheet, max_rows=max_rows, time_limit_seconds=settings.query_seconds
-            )
-        except (Unreadable, PathNotAllowed) as exc:
-            raise ToolError(_named(source, exc)) from exc
+        library, question = ctx.request_context.lifespan_context, ("query_table", source, sql, sheet)
+        with told_to_model(source):
+            first = position_of(cursor, *question)
+            arguments = [sql, sheet, first, max_rows, settings.query_seconds]
+            raw = await library.run("query_table", source, arguments, on_progress=progress_to(ctx))
+        more = raw.pop("more")
         result = QueryRows(source=source, **raw)
+        after = first + len(result.rows)
+        result.next_cursor = to_cursor(after, *question) if more else None
         size = sum(len(str(value)) for row in result.rows for value in row)
         if size > settings.max_chars:
             raise ToolError(
                 f"The answer has {size} characters, over {settings.max_chars}. Select fewer columns or rows."
             )
-        note = f"{len(result.rows)} rows{', and there are more' if result.more else ''}."
+        of_all = f" of {result.total}" if result.total is not None else ""
+        note = f"{len(result.rows)}{of_all} rows.{going_on(result.next_cursor)}"
         return untrusted_result(result, text=_rows_as_text(result), source=source, note=note)
 
     add_pdf_tools(server, max_chars=settings.max_chars, max_pixels=int(settings.max_megapixels * 1_000_000))
-
-    async def _read(
-        ctx: Context[Library], source: str, sheet: str | None = None, cells: str | None = None, *, whole: bool = False
-    ) -> Document:
-        async def tell(done: int, total: int) -> None:
-            await ctx.report_progress(done, total, f"read page {done} of {total}")
-
-        library = ctx.request_context.lifespan_context
-        try:
-            return await library.read(source, sheet=sheet, cells=cells, whole=whole, on_progress=tell)
-        except (Unreadable, PathNotAllowed) as exc:
-            raise ToolError(_named(source, exc)) from exc
 
     return server
 
@@ -376,36 +395,28 @@ def _cache(settings: Settings) -> DocumentCache | None:
     return DocumentCache(folder, max_bytes=settings.cache_megabytes * 1_000_000)
 
 
-def _named(source: str, problem: Exception) -> str:
-    return str(problem) if isinstance(problem, PathNotAllowed) else f"{source!r}: {problem}"
-
-
-def _passage(hit: Hit, document: Document, marked: MarkedText) -> Passage:
+def _passage(hit: Hit, source: str, document: Document, marked: MarkedText) -> Passage:
     section = document.sections[hit.section]
     if document.line_is_row:
         row = section.text.count("\n", 0, hit.start) + 1
         return Passage(text=hit.text, sheet=section.sheet, range=f"{row}:{row + hit.text.count(chr(10))}")
-    offset = marked.starts[hit.section] + hit.start
-    return Passage(text=hit.text, page=section.page, sheet=section.sheet, offset=offset)
+    cursor = to_cursor(marked.starts[hit.section] + hit.start, *reading(source))
+    return Passage(text=hit.text, page=section.page, sheet=section.sheet, cursor=cursor)
 
 
 def _place_of(passage: Passage, kind: str) -> str:
-    found = place(passage.page, passage.sheet, kind) or f"offset {passage.offset}"
-    return f"{found}, rows {passage.range}" if passage.range else found
+    found = place(passage.page, passage.sheet, kind)
+    return ", ".join(filter(None, [found, (passage.range and f"rows {passage.range}") or f"cursor {passage.cursor}"]))
 
 
 def _chosen(document: Document, pages: str | None) -> list[Section]:
     if pages is None:
         return document.sections
     if document.kind != "pdf" and document.kind not in PAGES_ARE:
-        raise ToolError(
-            f"A document of kind {document.kind} has no pages; leave `pages` out and read on with `offset`."
+        raise Unreadable(
+            f"A document of kind {document.kind} has no pages; leave `pages` out and read on with `cursor`."
         )
-    try:
-        wanted = parse_pages(pages, len(document.sections))
-    except Unreadable as exc:
-        raise ToolError(str(exc)) from exc
-    return [document.sections[page - 1] for page in wanted]
+    return [document.sections[page - 1] for page in parse_pages(pages, len(document.sections))]
 
 
 def _map(sections: list[Section]) -> list[Part]:
@@ -446,13 +457,11 @@ def _page_span(touched: list[Section]) -> str | None:
 
 
 def _summary(result: DocumentText) -> str:
-    end = result.offset + len(result.text)
-    said = [f"{result.kind}, characters {result.offset}-{end} of {result.total_chars}"]
+    end = result.start + len(result.text)
+    said = [f"{result.kind}, characters {result.start}-{end} of {result.total}"]
     if result.pages:
         said.append(f"pages {result.pages}")
-    if result.next_offset is not None:
-        said.append(f"continue with offset={result.next_offset}")
-    return "; ".join(said) + "." + "".join(f" {note}" for note in result.notes or [])
+    return "; ".join(said) + "." + going_on(result.next_cursor) + "".join(f" {note}" for note in result.notes or [])
 
 
 def _rows_as_text(result: QueryRows) -> str:

@@ -5,10 +5,12 @@ nothing else, a step budget, a cap on rows and on the size of a value. The proce
 """
 
 import datetime as dt
+import itertools
 import re
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -22,6 +24,8 @@ _ALLOWED_ACTIONS = frozenset(
 )
 _STEPS_BETWEEN_CHECKS = 10_000
 _MAX_VALUE_BYTES = 1_000_000
+_COUNTED_SECONDS = 1.0
+"""How long the rows after those returned are counted; a careless join has billions."""
 _NUMBER = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?(?:[eE][-+]?\d+)?|[-+]?\.\d+(?:[eE][-+]?\d+)?")
 _MAX_SAFE_INTEGER_DIGITS = 18
 """SQLite holds 64-bit integers; longer numbers (identifiers) stay text."""
@@ -48,11 +52,12 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """The rows of a SELECT, at most as many as were asked for; `more` says that there are others."""
+    """Rows of a SELECT, at most as many as were asked for. `total` is None where counting all took too long."""
 
     columns: list[str]
     rows: list[list[int | float | str | None]]
     more: bool
+    total: int | None
     tables: list[Table] = field(default_factory=list[Table])
 
 
@@ -74,9 +79,16 @@ def load_tables(file: BinaryIO, name: str, database: sqlite3.Connection, only: s
 
 
 def query(
-    file: BinaryIO, name: str, sql: str, *, sheet: str | None = None, max_rows: int, time_limit_seconds: float
+    file: BinaryIO,
+    name: str,
+    sql: str,
+    *,
+    sheet: str | None = None,
+    first_row: int = 0,
+    max_rows: int,
+    time_limit_seconds: float,
 ) -> QueryResult:
-    """Load `file` into memory and run one SELECT.
+    """Load `file` into memory, run one SELECT, and return its rows from `first_row` (0-based) on.
 
     Raises:
         Unreadable: from `load_tables`, or the SQL is refused, wrong or too slow; the message lists tables and columns.
@@ -84,7 +96,7 @@ def query(
     database = sqlite3.connect(":memory:")
     try:
         tables = load_tables(file, name, database, sheet)
-        return _select(database, sql, tables, max_rows, time_limit_seconds)
+        return _select(database, sql, tables, first_row, max_rows, time_limit_seconds)
     finally:
         database.close()
 
@@ -215,7 +227,12 @@ def _unused(name: str, taken: Sequence[str]) -> str:
 
 
 def _select(
-    database: sqlite3.Connection, sql: str, tables: list[Table], max_rows: int, time_limit_seconds: float
+    database: sqlite3.Connection,
+    sql: str,
+    tables: list[Table],
+    first_row: int,
+    max_rows: int,
+    time_limit_seconds: float,
 ) -> QueryResult:
     deadline = time.monotonic() + time_limit_seconds
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
@@ -224,15 +241,21 @@ def _select(
     help_line = "Tables: " + "; ".join(table.describe() for table in tables) + "."
     try:
         cursor = database.execute(_with_headers_as_columns(sql, tables))
+        passed_over = sum(1 for _ in itertools.islice(cursor, first_row))
         rows = cursor.fetchmany(max_rows + 1)
     except (sqlite3.Error, sqlite3.Warning) as exc:
         raise Unreadable(f"{_reason(exc, time_limit_seconds)} {help_line}") from exc
     if cursor.description is None:
         raise Unreadable(f"Write one SELECT. {help_line}")
+    total: int | None = None
+    deadline = min(deadline, time.monotonic() + _COUNTED_SECONDS)
+    with suppress(sqlite3.OperationalError):  # time is up; the rows are good all the same
+        total = passed_over + len(rows) + sum(1 for _ in cursor)
     return QueryResult(
         [str(column[0]) for column in cursor.description],
         [[_shown(value) for value in row] for row in rows[:max_rows]],
         len(rows) > max_rows,
+        total,
         tables,
     )
 

@@ -188,12 +188,12 @@ def _tell_progress_to(job: socket.socket) -> None:
 
     last = -_PROGRESS_EVERY_SECONDS  # the first page is told at once
 
-    def tell(done: int, total: int) -> None:
+    def tell(done: int, total: int, what: str) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= _PROGRESS_EVERY_SECONDS:
             last = now
-            job.sendall(b'{"progress": [%d, %d]}\n' % (done, total))
+            job.sendall(json.dumps({"progress": [done, total, what]}).encode() + b"\n")
 
     progress.listen(tell)
 
