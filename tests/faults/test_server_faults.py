@@ -17,8 +17,9 @@ import anyio.abc
 import pytest
 
 from memento.events import ServerStateChanged
+from memento.outcomes import ToolOutcome
 from memento.server_list import ServerEntry
-from memento.toolbox import ToolBox, ToolLimits, ToolOutcome, open_toolbox
+from memento.toolbox import ToolBox, ToolLimits, open_toolbox
 
 pytestmark = [
     pytest.mark.anyio,

@@ -21,9 +21,9 @@ from mcp.types import (
 )
 
 from memento.events import ToolReturned
+from memento.outcomes import FilePart, ToolOutcome, read_result
 from memento.results import READ_RESULT, ResultStore
 from memento.synopsis import as_json, as_table, synopsis
-from memento.toolbox import FilePart, ToolOutcome, read_result
 from support.scripted_model import answers, calls, plans, says, scene
 
 PIXEL = base64.b64decode(

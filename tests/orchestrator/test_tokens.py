@@ -1,22 +1,28 @@
 """Counting tokens without a tokenizer, and the ledger: what is told, what is counted here, what is unknown."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from mcp.server import MCPServer
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from openai import AsyncOpenAI
 
 from memento.budget import NOTHING_USED
 from memento.estimate import estimate
-from memento.events import ModelCalled, RunEnded, ToolReturned, Usage
+from memento.events import CasesRead, CaseWritten, ModelCalled, RunEnded, ToolReturned, Usage
 from memento.model import Model
+from memento.picture import RunPicture
 from memento.prices import add_usage
 from memento.terminal import cost_text, estimate_lines
 from memento.tokens import TokenEstimator, count_tokens
+from memento.tool_cache import ToolCache, ToolCachePolicy
+from memento_casebank.server import Settings as BankSettings
+from memento_casebank.server import build_server
+from support.loopback import answer, loopback_server
 from support.scripted_model import answers, calls, completion, plans, says, scene
 
 pytestmark = pytest.mark.anyio
@@ -105,6 +111,64 @@ async def test_what_a_tool_says_that_it_cost_is_in_the_sum_and_counts_against_th
     tools = sum(event.cost_usd for event in play.of(ToolReturned))
     assert play.of(RunEnded)[0].usage.cost_usd == pytest.approx(models + tools)
     assert json.dumps(play.model.sent[-1]["messages"])
+
+
+async def test_a_model_behind_a_server_is_in_the_sum_and_counts_against_the_limit_once(tmp_path: Path) -> None:
+    server: MCPServer[Any] = MCPServer("paid", version="1")
+    use = {"model": "text-embedding-3-large", "base_url": "https://api.openai.com/v1/", "output_tokens": 0}
+
+    @server.tool(annotations=ToolAnnotations(read_only_hint=True))
+    def look(n: int) -> CallToolResult:
+        """Look."""
+        told = {"memento/models": [{**use, "input_tokens": n}, "nonsense"][: 1 if n else 2]}
+        return CallToolResult(content=[TextContent(text=f"seen {n}")], _meta=told)
+
+    usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+    twice = ("paid__look", {"n": 100_000})
+    script = [plans("x"), calls(twice), calls(twice), says("done"), answers("a")]
+    async with scene(tmp_path, script, servers={"paid": server}, usage=usage) as play:
+        for model in (play.agent.planner, play.agent.executor):
+            model.is_free = True
+        play.agent = replace(play.agent, cache=ToolCache(tmp_path / "tools.sqlite3", ToolCachePolicy()))
+        result = await play.run()
+    assert [[u.model for u in event.models] for event in play.of(ToolReturned)] == [["text-embedding-3-large"], []]
+    assert result.usage.cost_usd == pytest.approx(0.013)
+    assert result.usage.input_tokens == 100_000 + 10 * result.model_calls
+    assert play.of(RunEnded)[0].usage == result.usage
+    picture = RunPicture()
+    for record in play.journal.records(result.run_id):
+        picture.add(record)
+    assert picture.cost_usd == pytest.approx(0.013)
+
+    async with scene(
+        tmp_path,
+        [plans("x"), calls(("paid__look", {"n": 0})), says("done"), answers("a")],
+        servers={"paid": server},
+        usage=usage,
+    ) as play:
+        result = await play.run()
+    assert result.usage.input_tokens is None, "a use that cannot be read is unknown, not nothing"
+
+
+async def test_embeddings_that_the_case_bank_makes_are_in_the_ledger(tmp_path: Path) -> None:
+    body = {"data": [{"index": 0, "embedding": [1.0] * 8}], "usage": {"prompt_tokens": 7, "total_tokens": 7}}
+    usage = {"prompt_tokens": 10, "completion_tokens": 10, "total_tokens": 20}
+    async with loopback_server() as endpoint:
+        endpoint.answers["/v1/embeddings"] = answer(json.dumps(body).encode(), "Content-Type: application/json")
+        bank = build_server(
+            BankSettings(path=tmp_path / "bank", embedder="openai", embedder_url=f"{endpoint.base}/v1", embedder_dim=8)
+        )
+        script = [plans("x"), says("done"), answers("a")]
+        async with scene(tmp_path, script, servers={"casebank": bank}, usage=usage) as play:
+            result = await play.run()
+
+    (read, *_), (kept,) = play.of(CasesRead), play.of(CaseWritten)
+    assert [u.usage.input_tokens for u in read.models] == [7]
+    assert {u.usage.input_tokens for u in kept.models} == {7}
+    uses = [use for event in (*play.of(CasesRead), kept) for use in event.models]
+    assert len(uses) == len(endpoint.requests)
+    assert result.usage.input_tokens == 10 * result.model_calls + 7 * len(uses)
+    assert result.usage.cost_usd is None, "nobody knows the price of this endpoint"
 
 
 async def test_an_estimate_goes_by_the_runs_of_the_same_models_and_tells_when_there_are_too_few(tmp_path: Path) -> None:

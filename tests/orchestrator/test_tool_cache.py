@@ -18,11 +18,12 @@ from mcp.types import Tool as Tool_
 
 from memento.budget import Budget, Limits
 from memento.events import RunEnded, ToolCalled, ToolReturned
+from memento.outcomes import FilePart, ToolOutcome
 from memento.record import RunRecord
 from memento.server_list import ServerEntry
 from memento.terminal import event_line
 from memento.tool_cache import ToolCache, ToolCachePolicy
-from memento.toolbox import FilePart, ToolBox, ToolLimits, ToolOutcome, ToolSpec, open_toolbox
+from memento.toolbox import ToolBox, ToolLimits, ToolSpec, open_toolbox
 from support.scripted_model import answers, calls, plans, says, scene
 
 pytestmark = pytest.mark.anyio
@@ -328,7 +329,8 @@ async def test_a_process_that_is_killed_while_it_writes_leaves_a_file_that_can_b
 import anyio, itertools, sys
 from pathlib import Path
 from memento.tool_cache import ToolCache, ToolCachePolicy
-from memento.toolbox import ToolOutcome, ToolSpec
+from memento.outcomes import ToolOutcome
+from memento.toolbox import ToolSpec
 spec = ToolSpec("web__read", "web", "read", "", {}, may_repeat=True, is_read_only=True, server_version="1")
 async def main():
     kept = ToolCache(Path(sys.argv[1]), ToolCachePolicy())
@@ -356,7 +358,8 @@ async def test_two_processes_share_the_file(tmp_path: Path) -> None:
 import anyio, sys
 from pathlib import Path
 from memento.tool_cache import ToolCache, ToolCachePolicy
-from memento.toolbox import ToolOutcome, ToolSpec
+from memento.outcomes import ToolOutcome
+from memento.toolbox import ToolSpec
 spec = ToolSpec("web__read", "web", "read", "", {}, may_repeat=True, is_read_only=True, server_version="1")
 async def main():
     kept = ToolCache(Path(sys.argv[1]), ToolCachePolicy())

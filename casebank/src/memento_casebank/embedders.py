@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memento_casebank.records import EmbedderError
+from memento_kit.model_use import note_model_use
 
 if TYPE_CHECKING:
     import httpx2
@@ -209,7 +210,9 @@ class OpenAIEmbedder:
         try:
             reply = self._http.post("embeddings", json=body)
             reply.raise_for_status()
-            rows = sorted(reply.json()["data"], key=lambda row: row["index"])
+            answer = reply.json()
+            note_model_use(self._model, str(self._http.base_url), answer, writes=False)
+            rows = sorted(answer["data"], key=lambda row: row["index"])
             vectors = np.asarray([row["embedding"] for row in rows], np.float32)
         except httpx2.HTTPStatusError as exc:
             raise EmbedderError(

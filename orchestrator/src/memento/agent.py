@@ -19,6 +19,7 @@ from memento.events import (
     CaseWritten,
     Emit,
     Event,
+    ModelUse,
     Nudged,
     OutcomeRecorded,
     PlanMade,
@@ -530,13 +531,14 @@ class Agent:
         lesson = "; ".join([*(f"{r.label} {r.lesson}" for r in run.results if r.lesson), *stopped])
         optional = {"answer": answered.answer, "decision_id": run.decision_id, "lesson": lesson[:_MAX_LESSON_CHARS]}
         case.update({key: value for key, value in optional.items() if value})
+        models: list[ModelUse] = []
         try:
-            case_id = await self.memory.retain(case, instead_of=run.record.half_case)
+            case_id = await self.memory.retain(case, instead_of=run.record.half_case, models=models)
         except MemoryUnavailable as exc:
-            run.record.emit(CaseWritten(case_id=None, detail=str(exc)))
+            run.record.emit(CaseWritten(case_id=None, detail=str(exc), models=models))
             run.record.emit(Warned(text=f"The case could not be kept in memory now: {exc}"))
             return False
-        run.record.emit(CaseWritten(case_id=case_id))
+        run.record.emit(CaseWritten(case_id=case_id, models=models))
         return True
 
 

@@ -122,6 +122,11 @@ class Budget:
             budget.usage = budget.usage.model_copy(update={"cost_usd": cost})
             budget.known_cost_usd += cost_usd
 
+    def spend_usage(self, usage: Usage) -> None:
+        """Add what a server said that a model of its own has used; it is no model call of the run."""
+        for budget in self.chain():
+            budget.add(usage)
+
     def add(self, usage: Usage) -> None:
         """Add what a model call used."""
         self.usage = add_usage(self.usage, usage)

@@ -20,6 +20,7 @@ __all__ = [
     "Emit",
     "Event",
     "ModelCalled",
+    "ModelUse",
     "Nudged",
     "OutcomeRecorded",
     "PlanMade",
@@ -66,6 +67,15 @@ class Usage(BaseModel):
     """`None` when nobody knows the price of this model."""
     is_estimated: bool = False
     """The server told no tokens: they were counted here, about."""
+
+
+class ModelUse(BaseModel):
+    """A model that a server used for one call (embeddings, pictures, speech, …): its cost is the run's too."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    usage: Usage
 
 
 class RunStarted(_Event):
@@ -127,6 +137,7 @@ class CasesRead(_Event):
     evidence: list[str] = []
     """How ways of working compare on similar tasks, in words."""
     detail: str = ""
+    models: list[ModelUse] = []
 
 
 class PlanMade(_Event):
@@ -199,6 +210,7 @@ class ToolReturned(_Event):
     """Answered from an earlier call, of this run or another."""
     cost_usd: float = 0.0
     """What the server says that the call cost; a server that says nothing is taken to be free."""
+    models: list[ModelUse] = []
 
 
 class SubtaskDone(_Event):
@@ -243,6 +255,7 @@ class CaseWritten(_Event):
     type: Literal["case_written"] = "case_written"
     case_id: str | None
     detail: str = ""
+    models: list[ModelUse] = []
 
 
 class OutcomeRecorded(_Event):

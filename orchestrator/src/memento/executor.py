@@ -20,6 +20,7 @@ from memento.dialects import strip_thinking
 from memento.events import Nudged, StoredFile, ToolCalled, ToolReturned
 from memento.guards import CallSeen, LoopGuard
 from memento.model import Message, Model, Reply, ToolRequest
+from memento.outcomes import ToolOutcome
 from memento.plan import Subtask
 from memento.prompts import (
     EXECUTOR,
@@ -34,7 +35,7 @@ from memento.prompts import (
 from memento.record import RunRecord
 from memento.results import READ_RESULT, Given, ResultStore
 from memento.tool_cache import ToolCache
-from memento.toolbox import ToolBox, ToolOutcome, ToolSpec
+from memento.toolbox import ToolBox, ToolSpec
 from memento_kit import unfence
 
 __all__ = ["Executor", "MayRepeat", "SubtaskReport", "never_repeat"]
@@ -287,8 +288,8 @@ class Executor:
                 files=list(given.files),
                 cached=outcome.cached,
                 cost_usd=0.0 if outcome.cached else outcome.cost_usd,
+                models=[] if outcome.cached else list(outcome.models),
             )
-            self.record.budget.spend(returned.cost_usd)
             self.record.emit(returned)
         if not returned.is_error and request.name != READ_RESULT and isinstance(arguments, dict):
             memory.sources.update(dict.fromkeys(_sources(arguments)))

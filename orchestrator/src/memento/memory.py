@@ -13,8 +13,9 @@ from typing import Any, Literal, cast
 from mcp import MCPError
 from pydantic import BaseModel, ValidationError
 
-from memento.events import CaseShown, CasesRead
-from memento.toolbox import ServerUnavailable, ToolBox, result_text
+from memento.events import CaseShown, CasesRead, ModelUse
+from memento.outcomes import read_models, result_text
+from memento.toolbox import ServerUnavailable, ToolBox
 
 __all__ = ["CaseMemory", "MemoryUnavailable", "OutcomeKind"]
 
@@ -69,10 +70,11 @@ class CaseMemory:
         }
         if exclude_task:
             arguments["exclude_task"] = True
+        models: list[ModelUse] = []
         try:
-            found = _Retrieved.model_validate(await self._call("retrieve_cases", arguments))
+            found = _Retrieved.model_validate(await self._call("retrieve_cases", arguments, models))
         except (MemoryUnavailable, ValidationError) as exc:
-            return CasesRead(cycle=cycle, subtask_id=subtask_id, state="unavailable", detail=str(exc))
+            return CasesRead(cycle=cycle, subtask_id=subtask_id, state="unavailable", detail=str(exc), models=models)
         return CasesRead(
             cycle=cycle,
             subtask_id=subtask_id,
@@ -80,24 +82,29 @@ class CaseMemory:
             decision_id=found.decision_id,
             cases=found.cases,
             evidence=found.evidence,
+            models=models,
         )
 
-    async def retain(self, case: dict[str, Any], *, instead_of: str | None = None) -> str | None:
+    async def retain(
+        self, case: dict[str, Any], *, instead_of: str | None = None, models: list[ModelUse] | None = None
+    ) -> str | None:
         """Keep a case; returns its id, or `None` when memory is not written to.
 
         Args:
             instead_of: the case of an earlier sitting of the same run: this one says what really came of it.
+            models: gets the models that the bank says it used.
 
         Raises:
             MemoryUnavailable: the bank did not take it; it lies in the outbox, if there is one.
         """
         if self.mode != "on":
             return None
-        await self.deliver_outbox()
-        case_id = str((await self._deliver("retain_case", {**case, "namespace": self.namespace}))["case_id"])
+        models = [] if models is None else models
+        await self.deliver_outbox(models)
+        case_id = str((await self._deliver("retain_case", {**case, "namespace": self.namespace}, models))["case_id"])
         if instead_of is not None and instead_of != case_id:
             reason = f"the run went on, and is now case {case_id}"
-            await self._deliver("update_case", {"action": "archive", "case_id": instead_of, "reason": reason})
+            await self._deliver("update_case", {"action": "archive", "case_id": instead_of, "reason": reason}, models)
         return case_id
 
     async def record_outcome(
@@ -117,9 +124,9 @@ class CaseMemory:
         if self.mode == "off":
             return
         arguments = {"run_id": run_id, "reward": reward, "kind": kind, "confidence": confidence}
-        await self._deliver("record_outcome", {**arguments, **({"cited_case_ids": cited} if cited else {})})
+        await self._deliver("record_outcome", {**arguments, **({"cited_case_ids": cited} if cited else {})}, [])
 
-    async def deliver_outbox(self) -> int:
+    async def deliver_outbox(self, models: list[ModelUse] | None = None) -> int:
         """Hand the bank what earlier runs could not; returns how many were taken.
 
         What the bank refuses now that it is there is set aside as `*.refused`: it must not hold up the others.
@@ -133,7 +140,7 @@ class CaseMemory:
         for path in waiting:
             try:
                 message = _Waiting.model_validate_json(path.read_text(encoding="utf-8"))
-                await self._call(message.tool, message.arguments)
+                await self._call(message.tool, message.arguments, [] if models is None else models)
             except FileNotFoundError:
                 continue  # another process delivered it
             except (_Refused, ValidationError):
@@ -143,9 +150,9 @@ class CaseMemory:
             taken += 1
         return taken
 
-    async def _deliver(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def _deliver(self, tool: str, arguments: dict[str, Any], models: list[ModelUse]) -> dict[str, Any]:
         try:
-            return await self._call(tool, arguments)
+            return await self._call(tool, arguments, models)
         except MemoryUnavailable as exc:
             if self.outbox is None or self.server not in self.toolbox.servers:
                 raise
@@ -156,11 +163,12 @@ class CaseMemory:
             part.replace(part.with_suffix(".json"))
             raise MemoryUnavailable(f"{exc} (it waits in the outbox for a later run)") from exc
 
-    async def _call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    async def _call(self, tool: str, arguments: dict[str, Any], models: list[ModelUse]) -> dict[str, Any]:
         try:
             result = await self.toolbox.call_server(self.server, tool, arguments)
         except (ServerUnavailable, MCPError) as exc:
             raise MemoryUnavailable(str(exc)) from exc
+        models += read_models(result)
         if result.is_error:
             raise _Refused(result_text(result))
         if result.structured_content is None:

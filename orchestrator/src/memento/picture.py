@@ -4,6 +4,7 @@ Owns the layout and nothing of the terminal: `lines` is a pure function of the r
 is. Whoever shows it decides how often.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +15,7 @@ from rich.text import Text
 from memento.events import (
     CaseShown,
     CasesRead,
+    CaseWritten,
     ModelCalled,
     PlanMade,
     Record,
@@ -23,6 +25,7 @@ from memento.events import (
     SubtaskStarted,
     ToolCalled,
     ToolReturned,
+    Usage,
     Warned,
 )
 from memento.plan import Subtask
@@ -83,8 +86,12 @@ class RunPicture:
                 self.began, self.elapsed_before = time, event.elapsed_seconds
                 for node in self.nodes.values():
                     node.in_flight.clear()
-            case CasesRead() if event.subtask_id is None:
-                self.cases, self.memory = event.cases, event.state
+            case CasesRead():
+                self._spend([use.usage for use in event.models])
+                if event.subtask_id is None:
+                    self.cases, self.memory = event.cases, event.state
+            case CaseWritten():
+                self._spend([use.usage for use in event.models])
             case PlanMade():
                 self.cycle, self.nodes = event.cycle, {task.id: _Node(task) for task in event.plan.subtasks}
                 self.cited.update(event.plan.cases_used)
@@ -103,17 +110,24 @@ class RunPicture:
                     node.in_flight[event.call_id] = (event.tool, time)
             case ToolReturned():
                 self.tool_calls -= event.cached  # a kept answer is no execution
+                self._spend([use.usage for use in event.models])
+                if self.cost_usd is not None:
+                    self.cost_usd += event.cost_usd
                 if event.subtask_id in self.nodes:
                     self.nodes[event.subtask_id].in_flight.pop(event.call_id, None)
             case ModelCalled():
                 self.model_calls += 1
-                self.tokens += (event.usage.input_tokens or 0) + (event.usage.output_tokens or 0)
-                cost = event.usage.cost_usd
-                self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
+                self._spend([event.usage])
             case Warned():
                 self.warnings.append(event.text)
             case _:
                 pass
+
+    def _spend(self, usages: Sequence[Usage]) -> None:
+        for usage in usages:
+            self.tokens += (usage.input_tokens or 0) + (usage.output_tokens or 0)
+            cost = usage.cost_usd
+            self.cost_usd = None if cost is None or self.cost_usd is None else self.cost_usd + cost
 
     def lines(self, *, now: datetime | None = None, width: int = 80, height: int = 24) -> list[Text]:
         """The picture in at most `height` lines of `width` cells. What does not fit is folded away, oldest first."""

@@ -63,14 +63,15 @@ class RunRecord:
         """The case that a sitting which failed has kept: this sitting's case takes its place."""
         for event in _still_true(earlier):
             self._known[_about(event)] = event
+        for event in earlier:
             if isinstance(event, ModelCalled):
                 budget.model_calls += 1
                 budget.add(event.usage)
             elif isinstance(event, ToolCalled):
                 budget.tool_calls += 1
             elif isinstance(event, ToolReturned):
-                budget.spend(event.cost_usd)
                 budget.tool_calls -= event.cached
+            self._count(event)
         if any(isinstance(event, Answered) for event in earlier) and self.answered is None:
             self.half_case = next((event.case_id for event in earlier if isinstance(event, CaseWritten)), None)
 
@@ -118,7 +119,16 @@ class RunRecord:
         about = _about(event)
         if about not in self._known:
             self._known[about] = event
+            self._count(event)
             self._emit(event)
+
+    def _count(self, event: Event) -> None:
+        """Count what servers told that they spent; what the run's own models use, the budget counts as it is used."""
+        if isinstance(event, ToolReturned):
+            self.budget.spend(event.cost_usd)
+        if isinstance(event, ToolReturned | CasesRead | CaseWritten):
+            for use in event.models:
+                self.budget.spend_usage(use.usage)
 
     def when_live(self, action: Callable[[], None]) -> None:
         """Call `action` once, as soon as the run does something that is not on record: now, for a fresh run."""

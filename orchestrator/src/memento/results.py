@@ -19,8 +19,8 @@ from openai.types.chat import ChatCompletionFunctionToolParam
 from pydantic import BaseModel, Field, ValidationError
 
 from memento.events import StoredFile
+from memento.outcomes import FilePart, ToolOutcome
 from memento.synopsis import Table, as_json, as_table, synopsis
-from memento.toolbox import FilePart, ToolOutcome
 from memento_kit import fence, page_text, unfence
 
 __all__ = ["READ_RESULT", "Given", "ResultStore"]

@@ -21,7 +21,8 @@ from typing import Any, cast
 import anyio
 import anyio.to_thread
 
-from memento.toolbox import FilePart, ToolOutcome, ToolSpec
+from memento.outcomes import FilePart, ToolOutcome
+from memento.toolbox import ToolSpec
 
 __all__ = ["ToolCache", "ToolCachePolicy"]
 
@@ -91,7 +92,7 @@ class ToolCache:
         while (other := self._under_way.get(key)) is not None:
             await other.done.wait()
             if other.outcome is not None:  # also one that is not kept: what failed for one would fail for all in turn
-                return replace(other.outcome, cached=True, cost_usd=0.0)
+                return replace(other.outcome, cached=True, cost_usd=0.0, models=())
         mine = self._under_way[key] = _UnderWay()
         try:
             mine.outcome = await anyio.to_thread.run_sync(self._read, key)

@@ -5,7 +5,6 @@ scopes demand it), and calls come from other tasks. It does not know what a tool
 the agent offers `specs` to a model and gives `call` what the model wrote.
 """
 
-import base64
 import difflib
 import hashlib
 import json
@@ -25,13 +24,7 @@ from mcp.client.stdio import stdio_client
 from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.server import MCPServer
 from mcp.types import (
-    AudioContent,
     CallToolResult,
-    EmbeddedResource,
-    ImageContent,
-    ResourceLink,
-    TextContent,
-    TextResourceContents,
     Tool,
     ToolListChangedNotification,
 )
@@ -39,24 +32,20 @@ from openai.types.chat import ChatCompletionFunctionToolParam
 
 from memento.background import background_tasks
 from memento.events import ServerStateChanged
+from memento.outcomes import ToolOutcome, read_result
 from memento.server_list import ServerEntry
 
 __all__ = [
-    "FilePart",
     "ServerUnavailable",
     "ToolBox",
     "ToolLimits",
-    "ToolOutcome",
     "ToolSpec",
     "open_toolbox",
-    "read_result",
-    "result_text",
 ]
 
 _CONNECTION_CLOSED = -32000
 _REQUEST_TIMEOUT = -32001
 _SEPARATOR = "__"
-_COST_KEY = "memento/cost_usd"
 _MAX_NAME_CHARS = 64
 _LOG_TAIL_BYTES = 4_000
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
@@ -105,33 +94,6 @@ class ToolSpec:
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": self.input_schema},
         }
-
-
-@dataclass(frozen=True)
-class FilePart:
-    """A part of a result that is no text: an image, audio, an embedded file."""
-
-    mime_type: str
-    data: bytes
-
-
-@dataclass(frozen=True)
-class ToolOutcome:
-    """What came of a call, in words for the model, and the parts that are no words."""
-
-    text: str
-    is_error: bool = False
-    structured: dict[str, Any] | None = None
-    files: tuple[FilePart, ...] = ()
-    cached: bool = False
-    """It is the answer to an earlier call."""
-    cost_usd: float = 0.0
-    """What the server says that the call cost, in the result's `_meta` under `memento/cost_usd`."""
-    may_be_kept: bool = True
-    """It is the tool's own answer; a server that was lost or too slow is not."""
-    holds_seconds: float | None = None
-    """How long it holds at most, where the server says so: `ttlMs` in the result's `_meta`, as MCP 2026-07-28 names
-    the same thing on lists and resources."""
 
 
 @dataclass(frozen=True)
@@ -468,65 +430,6 @@ def _last_line(log: IO[str]) -> str:
     log.seek(max(0, os.fstat(log.fileno()).st_size - _LOG_TAIL_BYTES))
     lines = [line.strip() for line in log.read().splitlines() if line.strip()]
     return lines[-1][:300] if lines else ""
-
-
-def result_text(result: CallToolResult) -> str:
-    """All parts of a tool result as text; what cannot be text is left out."""
-    return read_result(result).text
-
-
-def read_result(result: CallToolResult) -> ToolOutcome:
-    """All parts of a tool result: text and links as text, images, audio and embedded files as files.
-
-    Structured content is its own field, and the text where there is no other.
-    """
-    texts: list[str] = []
-    files: list[FilePart] = []
-    for block in result.content:
-        match block:
-            case TextContent():
-                texts.append(block.text)
-            case ImageContent() | AudioContent():
-                files.append(FilePart(block.mime_type, _decoded(block.data)))
-            case ResourceLink():
-                texts.append(f"[resource: {block.uri} {block.description or block.name}]")
-            case EmbeddedResource():
-                inner = block.resource
-                if isinstance(inner, TextResourceContents):
-                    texts.append(inner.text)
-                else:
-                    files.append(FilePart(inner.mime_type or "application/octet-stream", _decoded(inner.blob)))
-    structured = result.structured_content
-    if structured is not None and not texts:
-        texts.append(json.dumps(structured, ensure_ascii=False))
-    return ToolOutcome(
-        "\n".join(texts),
-        result.is_error or False,
-        structured,
-        tuple(files),
-        holds_seconds=_told_seconds(result),
-        cost_usd=told_cost_usd(result),
-    )
-
-
-def _told_seconds(result: CallToolResult) -> float | None:
-    milliseconds: object = (result.meta or {}).get("ttlMs")
-    if not isinstance(milliseconds, int | float) or isinstance(milliseconds, bool):
-        return None
-    return max(0.0, milliseconds / 1_000)
-
-
-def told_cost_usd(result: CallToolResult) -> float:
-    """What a server says that a call cost; 0 where it says nothing that can be read."""
-    cost: object = (result.meta or {}).get(_COST_KEY)
-    return float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) and cost >= 0 else 0.0
-
-
-def _decoded(data: str) -> bytes:
-    try:
-        return base64.b64decode(data)
-    except ValueError:
-        return data.encode()  # a server that did not encode: kept as it came
 
 
 def _transport(

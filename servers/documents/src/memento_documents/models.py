@@ -12,6 +12,8 @@ from typing import Any, Self, cast
 
 import httpx2
 
+from memento_kit.model_use import note_model_use
+
 __all__ = ["Endpoint", "ModelFailed", "Models"]
 
 _MAX_ANSWER_TOKENS = 1_500
@@ -108,4 +110,5 @@ class Models:
             raise ModelFailed(f"{named} answered with something that is no JSON.") from exc
         if not isinstance(value, dict):
             raise ModelFailed(f"{named} answered with something that is no object.")
+        note_model_use(endpoint.model, endpoint.base_url, value)
         return cast(dict[str, Any], value)

@@ -16,10 +16,11 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
-from mcp.types import CallToolResult, GetPromptResult, InputRequiredResult
+from mcp.types import CallToolResult, GetPromptResult, InputRequiredResult, TextContent
 from mcp.types import Tool as MCPTool
 from pydantic import ValidationError
 
+from memento_kit.model_use import noted_model_uses, with_model_uses
 from memento_kit.schemas import slim_input_schema, slim_schema
 from memento_kit.stdio import exit_on_signals, stoppable_stdin
 
@@ -83,7 +84,7 @@ class Server(MCPServer[LifespanT]):
         outcome = "was cancelled"
         try:
             self._check_names(name, arguments)
-            result = await self._call(name, arguments, context)
+            result = await self._call_noted(name, arguments, context)
             outcome = "said it failed" if isinstance(result, CallToolResult) and result.is_error else "succeeded"
             return result
         except UnexpectedToolError:
@@ -106,6 +107,21 @@ class Server(MCPServer[LifespanT]):
         if unknown:
             takes = f"It takes: {', '.join(known)}." if known else "It takes none."
             raise ToolError(f"Invalid arguments for {name}: there is no argument {', '.join(unknown)}. {takes}")
+
+    async def _call_noted(
+        self, name: str, arguments: dict[str, Any], context: Context[LifespanT, Any] | None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call the tool; the result says which models it used, also that of a call which failed after using them."""
+        with noted_model_uses() as uses:
+            try:
+                result = await self._call(name, arguments, context)
+            except UnexpectedToolError:
+                raise
+            except ToolError as exc:
+                if not uses:
+                    raise
+                result = CallToolResult(content=[TextContent(text=str(exc))], is_error=True)
+        return with_model_uses(result, uses) if uses and isinstance(result, CallToolResult) else result
 
     async def _call(
         self, name: str, arguments: dict[str, Any], context: Context[LifespanT, Any] | None

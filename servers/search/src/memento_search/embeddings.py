@@ -18,6 +18,7 @@ from typing import Any
 
 from anyio import to_thread
 
+from memento_kit.model_use import note_model_use
 from memento_kit.safe_http import HttpLimits, HttpTimedOut, SafeHttp, SafeHttpError
 
 __all__ = ["EmbeddingFailed", "Embeddings"]
@@ -78,7 +79,9 @@ class Embeddings:
         if answer.status != 200:
             raise EmbeddingFailed(f"answered HTTP {answer.status}")
         try:
-            data: list[Any] = sorted(json.loads(answer.body)["data"], key=lambda each: each["index"])
+            told = json.loads(answer.body)
+            note_model_use(self._model, self._url.removesuffix("/embeddings"), told, writes=False)
+            data: list[Any] = sorted(told["data"], key=lambda each: each["index"])
             vectors = [_unit(each["embedding"]) for each in data]
         except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             raise EmbeddingFailed("answered, but not in its format") from None
