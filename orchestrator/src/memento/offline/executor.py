@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from memento.offline.answers import Found, Passage, find_answer, mentions_all_names
-from memento.offline.wording import content_words, expression_in, file_named_in, is_table, names_in, url_in
+from memento.offline.wording import (
+    AGGREGATES,
+    LARGEST,
+    SMALLEST,
+    content_words,
+    expression_in,
+    file_named_in,
+    is_table,
+    names_in,
+    url_in,
+)
 from memento_kit import unfence
 
 __all__ = ["ToolCallWanted", "as_tool_calls", "executor_reply"]
@@ -20,6 +30,10 @@ __all__ = ["ToolCallWanted", "as_tool_calls", "executor_reply"]
 _MAX_PIECES = 6
 """How many pieces of one long document are read before it is given up."""
 _MAX_HEADING_CHARS = 60
+_MAX_MEMBERS = 6
+"""How many members of an archive, or attachments of a mail, are read."""
+_MEMBER_MARK = "!/"
+_MEMBER = re.compile(r"^- (.+) \((?:[^()\n]*, )?\d+ bytes\)$", re.M)
 _HIT = re.compile(r"^\d+\. (?P<path>.+?) \((?P<place>page (?P<page>\d+)|[^)]*)\)\n(?:\[(?P<heading>.*)\]\n)?", re.M)
 _NEXT_CURSOR = re.compile(r"cursor=(\S+)")
 _PAGE_MARK = re.compile(r"^\[page (\d+)\]$", re.M)
@@ -111,18 +125,47 @@ def _read(task: _Task) -> _Rule:
         piece = yield ToolCallWanted("read_document", {"source": source, "pages": page[1]})
         heading = _first_line(piece.text)
         return _report(Found(heading, heading, source) if heading and not piece.is_error else None)
-    passages: list[Passage] = []
+    text = yield from _whole_text(source)
+    if text.is_error:
+        return f"Nothing found: {text.text}"
+    found = find_answer(task.question, _passages_of(text.text, source))
+    if found is None:
+        found = yield from _inside(task.question, source, text.text)
+    return _report(found)
+
+
+def _whole_text(source: str) -> Generator[ToolCallWanted, _Result, _Result]:
+    """A document's first pieces as one text, each after the server's own line about it."""
+    pieces: list[str] = []
     following: dict[str, str] = {}
     for _ in range(_MAX_PIECES):
         piece = yield ToolCallWanted("read_document", {"source": source, **following})
         if piece.is_error:
-            return f"Nothing found: {piece.text}"
-        passages += _passages_of(piece.text, source)
-        cursor = _NEXT_CURSOR.search(piece.text.split("\n", 1)[0])
+            return piece
+        pieces.append(piece.text)
+        cursor = _NEXT_CURSOR.search(piece.text.partition("\n")[0])
         if cursor is None:
             break
         following = {"cursor": cursor[1]}
-    return _report(find_answer(task.question, passages))
+    return _Result("\n".join(pieces), is_error=False)
+
+
+def _inside(question: str, source: str, text: str) -> Generator[ToolCallWanted, _Result, Found | None]:
+    """The answer from what the text says there is besides: members to read, speech to hear, pictures to look at."""
+    note = text.partition("\n")[0]
+    members = _MEMBER.findall(text)[:_MAX_MEMBERS] if f"SOURCE{_MEMBER_MARK}" in note else []
+    for member in members:
+        inner = yield from _whole_text(f"{source}{_MEMBER_MARK}{member}")
+        found = None if inner.is_error else find_answer(question, _passages_of(inner.text, f"{source}, {member}"))
+        if found is not None:
+            return found
+    for tool, arguments in (("transcribe_audio", {}), ("describe_media", {"question": question})):
+        if tool in note:
+            told = yield ToolCallWanted(tool, {"source": source, **arguments})
+            found = None if told.is_error else find_answer(question, _passages_of(told.text, source))
+            if found is not None:
+                return found
+    return None
 
 
 def _page(task: _Task) -> _Rule:
@@ -182,8 +225,8 @@ def _check(task: _Task) -> _Rule:
 
 
 def _table(task: _Task) -> _Rule:
-    source = next((file for file in [*task.files, file_named_in(task.question) or ""] if is_table(file)), None)
-    if source is None:
+    source = task.files[0] if task.files else file_named_in(task.question)
+    if source is None or not (task.files or is_table(source)):
         found = yield ToolCallWanted("search_files", {"query": task.question, "limit": 1, "kinds": ["table"]})
         _, hits = _hits(found)
         if not hits:
@@ -252,8 +295,9 @@ def _passages_of(text: str, place: str) -> list[Passage]:
     heading = ""
     for block in re.split(r"\n\s*\n", text):
         if block.lstrip().startswith("#"):
-            title, _, block = block.lstrip("# \n").partition("\n")
+            title, _, rest = block.lstrip("# \n").partition("\n")
             heading = title.strip()
+            block = title if heading.endswith(".") and not rest else rest  # a sentence is none: a comment in code
         if block.strip():
             passages.append(Passage(block, place, heading))
     return passages
@@ -268,11 +312,6 @@ def _without_heading(page: str) -> str:
     """The page without its first line, when that is a heading: short, and no sentence."""
     first, _, rest = page.strip().partition("\n")
     return rest if rest and len(first) < _MAX_HEADING_CHARS and not first.rstrip().endswith((".", ",", ";")) else page
-
-
-_AGGREGATES = {"total": "SUM", "sum": "SUM", "average": "AVG", "mean": "AVG"}
-_LARGEST = ("largest", "highest", "deepest", "longest", "tallest", "greatest")
-_SMALLEST = ("smallest", "lowest", "shallowest", "shortest")
 
 
 def _aggregate(question: str, table: str, rows_text: str) -> str | None:
@@ -297,10 +336,10 @@ def _aggregate(question: str, table: str, rows_text: str) -> str | None:
     ]
     condition = f" WHERE {' AND '.join(where)}" if where else ""
     asked = question.lower()
-    for word, function in _AGGREGATES.items():
+    for word, function in AGGREGATES.items():
         if re.search(rf"\b{word}\b", asked):
             return f'SELECT {function}("{columns[column]}") FROM "{table}"{condition}'
-    for words, order in ((_LARGEST, "DESC"), (_SMALLEST, "ASC")):
+    for words, order in ((LARGEST, "DESC"), (SMALLEST, "ASC")):
         if any(re.search(rf"\b{word}\b", asked) for word in words):
             label = next((i for i in range(len(columns)) if i not in numeric), 0)
             return f'SELECT "{columns[label]}" FROM "{table}"{condition} ORDER BY "{columns[column]}" {order} LIMIT 1'

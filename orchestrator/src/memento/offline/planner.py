@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from memento.offline.strategies import Strategy, exploration_order, strategies_in
-from memento.offline.wording import frame_similarity, is_table
+from memento.offline.wording import asks_aggregate, frame_similarity
 
 __all__ = ["planner_reply"]
 
@@ -70,9 +70,9 @@ def _choose(
         if _likeness(question, case) >= _IMITATE_FROM:
             return worked, [case.case_id]
     order = exploration_order(question, seed)
-    if files:  # a file that comes with the question is the first place to look
-        first = "table" if is_table(files[0]) else "read"
-        order.sort(key=lambda strategy: strategy.name != first)
+    if files:  # a file that comes with the question is the first place to look; what it is, only reading it tells
+        first = ("table", "read") if asks_aggregate(question) else ("read", "table")
+        order.sort(key=lambda strategy: first.index(strategy.name) if strategy.name in first else len(first))
     left = [strategy for strategy in order if strategy not in tried]
     fresh = [strategy for strategy in left if strategy not in failed]
     chosen = next(iter(fresh or left), None)

@@ -7,6 +7,10 @@ import re
 from collections.abc import Iterable
 
 __all__ = [
+    "AGGREGATES",
+    "LARGEST",
+    "SMALLEST",
+    "asks_aggregate",
     "content_words",
     "expression_in",
     "file_named_in",
@@ -30,6 +34,10 @@ _STOP_WORDS = """
     then there these this to under was were what when where which who whose will with according listed given page
     document library year
 """
+AGGREGATES = {"total": "SUM", "sum": "SUM", "average": "AVG", "mean": "AVG"}
+"""Words that ask a table for one number, with SQL's function for it."""
+LARGEST = ("largest", "highest", "deepest", "longest", "tallest", "greatest")
+SMALLEST = ("smallest", "lowest", "shallowest", "shortest")
 _STOP = frozenset(_STOP_WORDS.split())
 
 
@@ -86,6 +94,11 @@ def file_named_in(text: str) -> str | None:
     """The first file name, not counting the last part of a web address."""
     match = _FILE.search(_URL.sub(" ", text))
     return match[0] if match else None
+
+
+def asks_aggregate(question: str) -> bool:
+    """Whether a question asks for a sum, a mean, or the extreme of something, as one asks a table."""
+    return not {*AGGREGATES, *LARGEST, *SMALLEST}.isdisjoint(word.lower() for word in _WORD.findall(question))
 
 
 def is_table(file: str) -> bool:

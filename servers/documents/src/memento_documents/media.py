@@ -45,7 +45,8 @@ def read_image(file: BinaryIO) -> Document:
         lines += [f"{name}: {value}" for name, value in _image_tags(image)]
         text, note = _recognised(image)
     blocks = ["\n".join(lines), f"Text on it (OCR):\n{text}" if text else ""]
-    return Document("image", [Section("\n\n".join(filter(None, blocks)) + "\n")], notes=[note])
+    notes = [note, "describe_media asks a model what is to be seen."]
+    return Document("image", [Section("\n\n".join(filter(None, blocks)) + "\n")], notes=notes)
 
 
 def read_recording(file: BinaryIO, kind: Literal["audio", "video"]) -> Document:
