@@ -14,6 +14,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from memento.agent import Agent
+from memento.dialects import Dialect
 from memento.events import ModelCalled, RunEnded, ToolReturned
 from memento.journal import Journal
 from memento.memory import CaseMemory
@@ -67,9 +68,13 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
         yield f"{server.stdout.readline().strip()}/v1"
 
 
-async def test_llama_cpp_samples_a_tool_call_that_fits_the_schema_and_takes_its_result(llama: str) -> None:
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_llama_cpp_samples_a_tool_call_that_fits_the_schema_and_takes_its_result(
+    llama: str, stream: bool
+) -> None:
     async with AsyncOpenAI(api_key="k", base_url=llama, max_retries=0) as client:
-        model = Model(client, "tiny", max_output_tokens=300, temperature=0.8, seed=3)
+        dialect = Dialect(stream=stream)
+        model = Model(client, "tiny", max_output_tokens=300, temperature=0.8, seed=3, dialect=dialect)
         messages: list[dict[str, Any]] = [{"role": "user", "content": "Add 1 and 2."}]
         reply = await model.complete(messages, tools=[ADD])
         (request,) = reply.tool_requests
@@ -166,9 +171,10 @@ async def chaos(base_url: str, **rates: float) -> None:
         (await http.post(base_url.removesuffix("/v1") + "/__aimock/chaos", json=rates)).raise_for_status()
 
 
-async def test_aimock_scripted_calls_go_through_a_whole_turn(aimock: str) -> None:
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_aimock_scripted_calls_go_through_a_whole_turn(aimock: str, stream: bool) -> None:
     async with AsyncOpenAI(api_key="k", base_url=aimock, max_retries=0) as client:
-        model = Model(client, "gpt-4.1")
+        model = Model(client, "gpt-4.1", dialect=Dialect(stream=stream))
         messages: list[dict[str, Any]] = [{"role": "user", "content": "Add 1 and 2."}]
         reply = await model.complete(messages, tools=[ADD])
         (request,) = reply.tool_requests

@@ -30,6 +30,10 @@ def request(**more: Any) -> dict[str, Any]:
         ),
         pytest.param(Dialect(temperature=False), {"temperature": 0.5}, {}, id="no temperature"),
         pytest.param(Dialect(reasoning_effort=False), {"reasoning_effort": "low"}, {}, id="no reasoning effort"),
+        pytest.param(
+            Dialect(stream=True), {}, {"stream": True, "stream_options": {"include_usage": True}}, id="stream"
+        ),
+        pytest.param(Dialect(stream=True, stream_usage=False), {}, {"stream": True}, id="stream without usage"),
         pytest.param(Dialect(seed=False), {"seed": 1}, {}, id="no seed"),
         pytest.param(
             Dialect(tool_choice=False), {"tools": [TOOL], "tool_choice": "none"}, {"tools": [TOOL]}, id="no tool choice"
@@ -97,6 +101,9 @@ def test_an_image_is_named_to_an_endpoint_that_takes_none() -> None:
         ("extra fields not permitted: seed", {"seed": 1}, {"seed": False}),
         ("tool_choice none is not supported", {"tools": [TOOL], "tool_choice": "none"}, {"tool_choice": False}),
         ("registry.ollama.ai/library/gemma:2b does not support tools", {"tools": [TOOL]}, {"native_tools": False}),
+        ("This model only support stream mode, please enable the stream parameter.", {}, {"stream": True}),
+        ("Unrecognized request argument supplied: stream_options", {"stream": True, "stream_options": {}},
+         {"stream_usage": False}),
         ("System role not supported", {}, {"system_role": "user"}),
         ("Unknown role: developer is required instead of system", {}, {"system_role": "developer"}),
     ],

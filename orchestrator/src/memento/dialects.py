@@ -33,6 +33,10 @@ class Dialect:
     temperature: bool = True
     reasoning_effort: bool = True
     seed: bool = True
+    stream: bool = False
+    """Replies come in pieces: for endpoints that answer no other way, or behind a proxy that cuts a long silence."""
+    stream_usage: bool = True
+    """It takes `stream_options: include_usage`."""
 
 
 def parse_dialect(text: str) -> Dialect:
@@ -72,6 +76,10 @@ def adapted(request: dict[str, Any], dialect: Dialect) -> dict[str, Any]:
             put.pop(name, None)
     if not dialect.tool_choice:
         put.pop("tool_choice", None)
+    if dialect.stream:
+        put["stream"] = True
+        if dialect.stream_usage:
+            put["stream_options"] = {"include_usage": True}
     messages = [dict(message) for message in cast(list[Message], put["messages"])]
     if not dialect.images:
         messages = [_without_images(message) for message in messages]
@@ -155,6 +163,8 @@ def _without_images(message: Message) -> Message:
 # --- what an endpoint's refusal tells ------------------------------------------------------------------------
 
 _REFUSED: Sequence[tuple[re.Pattern[str], dict[str, Any]]] = [
+    (re.compile(r"stream_options|include_usage", re.I), {"stream_usage": False}),
+    (re.compile(r"\bstream(ing)?\b", re.I), {"stream": True}),
     (re.compile(r"reasoning[_ ]effort", re.I), {"reasoning_effort": False}),
     (re.compile(r"temperature", re.I), {"temperature": False}),
     (re.compile(r"\bseed\b", re.I), {"seed": False}),
@@ -169,6 +179,8 @@ _REFUSED: Sequence[tuple[re.Pattern[str], dict[str, Any]]] = [
 def learned(dialect: Dialect, error: str, request: dict[str, Any]) -> Dialect | None:
     """The dialect after an endpoint refused `request` (as it was sent) with `error`; `None` when it taught nothing."""
     sent = {
+        "stream_usage": "stream_options" in request,
+        "stream": "stream" not in request,
         "reasoning_effort": "reasoning_effort" in request,
         "temperature": "temperature" in request,
         "seed": "seed" in request,

@@ -20,6 +20,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionFunctionToolParam
 from memento.dialects import Dialect, adapted, learned, text_calls
 from memento.events import Usage
 from memento.prices import price_usd
+from memento.streams import JoinedReply
 from memento.tokens import TokenEstimator
 
 __all__ = [
@@ -156,6 +157,8 @@ class Model:
         try:
             # `request` is in wire form already: as arguments, the SDK would walk the whole history in every turn to
             # rename what needs no renaming (13 ms of processor time a call after a hundred turns).
+            if request.get("stream"):
+                return await self._streamed(request, where)
             return await self.client.chat.completions.create(model=request["model"], messages=[], extra_body=request)
         except openai.APITimeoutError as exc:
             raise ModelUnavailable(f"{where} gave no answer in time.") from exc
@@ -173,6 +176,30 @@ class Model:
         except (json.JSONDecodeError, openai.APIError) as exc:
             # The SDK lets a broken body through as a bare JSONDecodeError.
             raise ModelReplyBroken(f"{where} answered with something that is not JSON: {_line(exc)}") from exc
+
+    async def _streamed(self, request: dict[str, Any], where: str) -> ChatCompletion:
+        """A streamed reply as a whole. The client's time limit is that between two pieces.
+
+        The SDK takes a stream that just stops for one that ended, and retries none that broke: both are done here.
+        """
+        for attempt in range(self.client.max_retries + 1):
+            reply = JoinedReply()
+            try:
+                stream = await self.client.chat.completions.create(
+                    model=request["model"], messages=[], stream=True, extra_body=request
+                )
+                async with stream:
+                    async for chunk in stream:
+                        reply.add(chunk.to_dict())
+            except openai.APIConnectionError:
+                if reply.is_empty or attempt == self.client.max_retries:
+                    raise
+                continue
+            if reply.is_empty:
+                raise ModelReplyBroken(f"{where} was asked for a stream and sent none.")
+            if reply.finish_reason is not None:
+                return ChatCompletion.construct(**reply.completion())
+        raise ModelUnavailable(f"{where} stopped in the middle of its answer.")
 
     def _refused(self, exc: openai.APIStatusError) -> ModelRefused:
         hint = {
