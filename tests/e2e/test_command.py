@@ -203,6 +203,16 @@ def test_doctor_on_the_shipped_list_finds_everything_in_order(memento: Memento) 
     assert done.stdout.count("✓ server ") == 5
 
 
+def test_doctor_probes_a_model_and_reads_the_dialect_that_it_names(memento: Memento) -> None:
+    path = config(memento.folder, casebank=CASEBANK)
+    done = memento.run("doctor", "--model", "offline", "--config", path, "--probe", "--json")
+    assert (done.returncode, json.loads(done.stdout)["ok"]) == (0, True), "the stand-in needs no probe"
+    wrong = {"MEMENTO_DIALECT": "tools=no"}
+    done = memento.run("doctor", "--model", "offline", "--config", path, "--json", environ=wrong)
+    (check,) = [check for check in json.loads(done.stdout)["checks"] if not check["ok"]]
+    assert (check["name"], check["found"].partition(";")[0]) == ("MEMENTO_DIALECT", "there is no capability 'tools'")
+
+
 def test_doctor_says_the_three_ways_when_there_is_no_model(memento: Memento) -> None:
     done = memento.run("doctor", "--config", config(memento.folder, casebank=CASEBANK))
     assert done.returncode == 1

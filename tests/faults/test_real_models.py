@@ -14,11 +14,12 @@ import pytest
 from openai import AsyncOpenAI
 
 from memento.agent import Agent
-from memento.dialects import Dialect
+from memento.dialects import Dialect, format_dialect
 from memento.events import ModelCalled, RunEnded, ToolReturned
 from memento.journal import Journal
 from memento.memory import CaseMemory
 from memento.model import Model, ModelError, ModelRefused, ModelUnavailable
+from memento.probe import probe
 from memento.settings import Settings
 from memento.toolbox import open_toolbox
 from support.node import NODE, NPM, node_environment
@@ -101,8 +102,17 @@ async def test_llama_cpps_own_refusals_are_one_line_each(llama: str) -> None:
         cut = await model.complete([{"role": "user", "content": "Hi."}], tools=[ADD])
         assert cut.finish_reason == "length"
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
-        with pytest.raises(ModelError):
-            await model.complete([{"role": "user", "content": [image]}])
+        assert (await model.complete([{"role": "user", "content": [image]}])).finish_reason == "length"
+        assert not model.dialect.images, "it said so with a 500, and the image was named to it instead"
+
+
+async def test_a_probe_finds_what_llama_cpp_does(llama: str) -> None:
+    async with AsyncOpenAI(api_key="k", base_url=llama, max_retries=0) as client:
+        probed = await probe(Model(client, "tiny", max_output_tokens=200, seed=3))
+    assert probed.calls_tools
+    assert probed.findings[1:3] == ["counts tokens", "calls tools"]
+    assert probed.findings[-1] == "takes no images"
+    assert format_dialect(probed.dialect) == "images=false"
 
 
 async def test_an_executor_on_llama_cpp_calls_real_tools_and_the_run_ends(llama: str, tmp_path: Path) -> None:

@@ -174,13 +174,16 @@ def doctor(
     executor_model: ExecutorOption = None,
     base_url: BaseUrlOption = None,
     config: ConfigOption = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="ask each model what it can do (about five small requests)")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check every server, key and model that the configuration uses, and name each fix."""
     settings = _settings(
         model=model, planner_model=planner_model, executor_model=executor_model, base_url=base_url, config=config
     )
-    _run(_doctor, settings, as_json)
+    _run(_doctor, settings, probe, as_json)
 
 
 @app.command()
@@ -437,11 +440,11 @@ async def _estimate(settings: Settings, asked: _Asked) -> int:
     return 0
 
 
-async def _doctor(settings: Settings, as_json: bool) -> int:
+async def _doctor(settings: Settings, probe: bool, as_json: bool) -> int:
     from memento.doctor import run_checks
 
     console = Console()
-    checks = [check async for check in run_checks(settings)]
+    checks = [check async for check in run_checks(settings, probe_models=probe)]
     if as_json:
         _print_json({"checks": [vars(check) for check in checks], "ok": all(check.ok for check in checks)})
     else:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, cast
 
-__all__ = ["Dialect", "adapted", "learned", "parse_dialect", "strip_thinking", "text_calls"]
+__all__ = ["Dialect", "adapted", "format_dialect", "learned", "parse_dialect", "strip_thinking", "text_calls"]
 
 Message = dict[str, Any]
 
@@ -60,6 +60,12 @@ def parse_dialect(text: str) -> Dialect:
             raise ValueError(f"{name} is one of {', '.join(choices)}, not {value!r}")
         dialect = replace(dialect, **{name: value == "true" if is_flag[name] else value})
     return dialect
+
+
+def format_dialect(dialect: Dialect) -> str:
+    """What differs from OpenAI's own dialect, as `parse_dialect` reads it."""
+    told = [(field.name, getattr(dialect, field.name)) for field in fields(Dialect)]
+    return ",".join(f"{name}={str(value).lower()}" for name, value in told if value != getattr(Dialect(), name))
 
 
 # --- how a request is put -----------------------------------------------------------------------------------

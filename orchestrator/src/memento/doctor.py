@@ -11,8 +11,10 @@ from pathlib import Path
 
 from openai import AsyncOpenAI
 
+from memento.dialects import Dialect, format_dialect, parse_dialect
 from memento.model import Model, ModelError
 from memento.offline import serve_stand_in
+from memento.probe import probe
 from memento.server_list import ServerList, ServerListError, load_server_list
 from memento.session import ConfigError, ModelChoice, check_home, choose_models, server_environ
 from memento.settings import Settings
@@ -33,8 +35,14 @@ class Check:
     fix: str = ""
 
 
-async def run_checks(settings: Settings, environ: Mapping[str, str] | None = None) -> AsyncGenerator[Check]:
-    """Yield checks as they are made; none of them raises."""
+async def run_checks(
+    settings: Settings, environ: Mapping[str, str] | None = None, *, probe_models: bool = False
+) -> AsyncGenerator[Check]:
+    """Yield checks as they are made; none of them raises.
+
+    Args:
+        probe_models: ask each model what it can do, with a few small requests that may cost money.
+    """
     environ = dict(os.environ if environ is None else environ)
     try:
         check_home(settings.home)
@@ -44,7 +52,7 @@ async def run_checks(settings: Settings, environ: Mapping[str, str] | None = Non
     yield Check("MEMENTO_HOME", True, str(settings.home))
     for check in await _servers(settings, environ):
         yield check
-    for check in await _models(settings):
+    for check in await _models(settings, probe_models):
         yield check
 
 
@@ -97,7 +105,11 @@ def _memory(toolbox: ToolBox, settings: Settings) -> Check:
     return Check("case memory", True, f"{name}, namespace {settings.namespace!r}")
 
 
-async def _models(settings: Settings) -> list[Check]:
+async def _models(settings: Settings, probe_models: bool) -> list[Check]:
+    try:
+        dialect = parse_dialect(settings.dialect)
+    except ValueError as exc:
+        return [Check("MEMENTO_DIALECT", False, str(exc), "correct it; `memento doctor --probe` finds out what fits")]
     try:
         choice = choose_models(settings)
     except ConfigError as exc:
@@ -107,7 +119,20 @@ async def _models(settings: Settings) -> list[Check]:
         timeout = settings.model_timeout_seconds
         async with AsyncOpenAI(api_key=choice.api_key, base_url=base_url, timeout=timeout, max_retries=0) as client:
             names = dict.fromkeys(name for name in (choice.planner, choice.executor, choice.judge) if name)
-            return [await _model(Model(client, name)) for name in names]
+            check = _probed if probe_models and not choice.is_offline else _model
+            return [await check(_as_used(client, name, settings, dialect)) for name in names]
+
+
+def _as_used(client: AsyncOpenAI, name: str, settings: Settings, dialect: Dialect) -> Model:
+    """The model with what a run would send."""
+    return Model(
+        client,
+        name,
+        temperature=settings.temperature,
+        reasoning_effort=settings.reasoning_effort,
+        max_output_tokens=settings.max_output_tokens,
+        dialect=dialect,
+    )
 
 
 @asynccontextmanager
@@ -119,10 +144,29 @@ async def _endpoint(choice: ModelChoice) -> AsyncGenerator[str]:
         yield base_url
 
 
+_MODEL_FIX = "correct the key, the model's name or the base URL, or use --model offline"
+
+
 async def _model(model: Model) -> Check:
     name = f"model {model.name}"
     try:
         reply = await model.complete([{"role": "user", "content": "Question: Reply with the word ready."}])
     except ModelError as exc:
-        return Check(name, False, str(exc), "correct the key, the model's name or the base URL, or use --model offline")
-    return Check(name, True, f"answered in {reply.seconds:.2f} s")
+        return Check(name, False, str(exc), _MODEL_FIX)
+    return Check(name, True, f"answered in {reply.seconds:.2f} s{_learned(model)}")
+
+
+async def _probed(model: Model) -> Check:
+    name = f"model {model.name}"
+    try:
+        probed = await probe(model)
+    except ModelError as exc:
+        return Check(name, False, str(exc), _MODEL_FIX)
+    found = f"{', '.join(probed.findings)}{_learned(model)}"
+    return Check(name, probed.calls_tools, found, "" if probed.calls_tools else "use another model for the executor")
+
+
+def _learned(model: Model) -> str:
+    """What to set, so that a run need not find it out again."""
+    told = format_dialect(model.dialect)
+    return f"; it takes MEMENTO_DIALECT={told}" if told else ""

@@ -44,6 +44,9 @@ _MAX_LESSONS = 5
 """Refusals of one request from which something is learned."""
 _FILTERED = "the provider's content filter stopped the reply"
 
+_REFUSALS = (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError)
+"""Answers that may teach something: llama.cpp's server says with a 500 that it takes no images."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -140,7 +143,7 @@ class Model:
             put = adapted(request, self.dialect)
             try:
                 return await self._create(put)
-            except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
+            except _REFUSALS as exc:
                 taught = learned(self.dialect, str(exc), put)
                 if taught is None:
                     raise self._refused(exc) from exc
@@ -149,7 +152,7 @@ class Model:
         put = adapted(request, self.dialect)
         try:
             return await self._create(put)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as exc:
+        except _REFUSALS as exc:
             raise self._refused(exc) from exc
 
     async def _create(self, request: dict[str, Any]) -> ChatCompletion:
@@ -167,9 +170,7 @@ class Model:
             raise ModelUnavailable(f"{where} cannot be reached ({type(cause).__name__}: {_line(cause)}).") from exc
         except openai.RateLimitError as exc:
             raise ModelUnavailable(f"{where} says too many requests or no quota (429): {_line(exc)}") from exc
-        except openai.InternalServerError as exc:
-            raise ModelUnavailable(f"{where} failed with HTTP {exc.status_code}: {_line(exc)}") from exc
-        except (openai.BadRequestError, openai.UnprocessableEntityError):
+        except _REFUSALS:
             raise  # `_send` looks at it first
         except openai.APIStatusError as exc:
             raise self._refused(exc) from exc
@@ -201,7 +202,10 @@ class Model:
                 return ChatCompletion.construct(**reply.completion())
         raise ModelUnavailable(f"{where} stopped in the middle of its answer.")
 
-    def _refused(self, exc: openai.APIStatusError) -> ModelRefused:
+    def _refused(self, exc: openai.APIStatusError) -> ModelError:
+        if isinstance(exc, openai.InternalServerError):
+            where = f"{self.name} at {self.client.base_url}"
+            return ModelUnavailable(f"{where} failed with HTTP {exc.status_code}: {_line(exc)}")
         hint = {
             401: " Check the API key (OPENAI_API_KEY or MEMENTO_API_KEY).",
             403: " The key may not use this model.",
