@@ -1,5 +1,6 @@
 """A web server on loopback that says exactly the bytes it is told to, which no HTTP library would."""
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -12,7 +13,7 @@ Answer = bytes | Callable[[anyio.abc.ByteStream], Awaitable[None]]
 
 
 class LoopbackServer:
-    """`answers` maps a path, with its query, to what is sent; `requests` holds what was asked."""
+    """`answers` maps a path, with its query, to what is sent; `requests` holds what was asked, body included."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -31,6 +32,9 @@ class LoopbackServer:
                     request += await stream.receive()
                 except (anyio.EndOfStream, anyio.BrokenResourceError):
                     return
+            length = re.search(rb"content-length: *(\d+)", request, re.IGNORECASE)
+            while length and len(request.partition(b"\r\n\r\n")[2]) < int(length[1]):
+                request += await stream.receive()
             self.requests.append(request.decode())
             reply = self.answers.get(request.split()[1].decode(), answer(b"not here", status="404 Not Found"))
             try:

@@ -16,16 +16,17 @@ from anyio import to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp.types import CallToolResult, ImageContent, ResourceLink, TextContent, ToolAnnotations
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from memento_crawl.browser import Browser, BrowserLimits, BrowserProblem
 from memento_crawl.downloads import Downloads
 from memento_crawl.extraction import Content, Format
+from memento_crawl.page_answer import AnswerModel, ModelFailed, PageAnswer
 from memento_crawl.pages import Page, PageProblem, Pages, PagesLimits, Render
 from memento_crawl.passages import find_passages
 from memento_crawl.site_crawl import CrawledPage, Plan, SiteCrawler, SiteLimits
-from memento_kit import Server, ServerSettings, fence, memento_home, page_text, serve, untrusted_result
+from memento_kit import Server, ServerSettings, StartupError, fence, memento_home, page_text, serve, untrusted_result
 from memento_kit.safe_http import AddressGuard, HostList, HttpLimits, Resolver, SafeHttp
 
 __all__ = ["Settings", "build_server", "main"]
@@ -70,6 +71,16 @@ class Settings(ServerSettings):
     """A page read again within this time is not fetched again."""
     cache_chars: int = Field(default=20_000_000, ge=0)
     """How much text is kept for that."""
+    model_base_url: str | None = Field(default=None, pattern=r"^https?://")
+    """OpenAI-compatible endpoint of a model that answers find_in_page's question, as `https://host/v1`."""
+    model_name: str | None = None
+    """Which of its models."""
+    model_api_key: SecretStr | None = None
+    """The endpoint's key, sent nowhere else."""
+    model_seconds: float = Field(default=60.0, gt=0)
+    """A model that takes longer is not waited for; the passages are then ranked without it."""
+    model_chars: int = Field(default=60_000, ge=1_000)
+    """How much of a page the model is given; of a longer one the passages that hold the question's words."""
     browser_path: Path | None = None
     """Chromium, Chrome or Edge for pages that scripts make; by default the system's, else Playwright's own."""
     browser_contexts: int = Field(default=2, ge=1)
@@ -142,11 +153,26 @@ class FoundPassage(BaseModel):
     offset: int = Field(description="Pass to read_page as `offset` (same url) to read on from here")
 
 
+class FoundAnswer(BaseModel):
+    """Made by a model that was given the page and the question; each quote was found again on the page."""
+
+    model: str
+    answer: str
+    evidence: list[FoundPassage] = Field(description="The page's own words for it")
+    entities: list[str] = Field(description="Names, dates and figures, spelt as on the page")
+    uncertainties: list[str]
+    dropped: int = Field(description="Quotes and names of the model that are not on the page")
+    chars_read: int = Field(description="How much of the page's text the model was given")
+
+
 class PagePassages(BaseModel):
     url: str
     title: str | None = None
     question: str
-    passages: list[FoundPassage] = Field(description="Best first; empty means no word of the question is on the page")
+    answer: FoundAnswer | None = Field(default=None, description="Absent without a model, or if it found none")
+    passages: list[FoundPassage] = Field(
+        description="Best first, ranked by words; empty beside an answer, or if no word of the question is on the page"
+    )
     total: int = Field(description="How many passages match")
     total_chars: int = Field(description="Length of the page's text")
     warnings: list[str] = Field(default_factory=list[str])
@@ -203,12 +229,25 @@ class AppContext:
     browser: Browser
     sites: SiteCrawler
     max_screenshot_pixels: int
+    answer_model: AnswerModel | None
 
 
 def build_server(
-    settings: Settings, *, resolver: Resolver | None = None, transport: httpx2.AsyncBaseTransport | None = None
+    settings: Settings,
+    *,
+    resolver: Resolver | None = None,
+    transport: httpx2.AsyncBaseTransport | None = None,
+    model_transport: httpx2.AsyncBaseTransport | None = None,
 ) -> Server[AppContext]:
-    """Wire the server up; nothing is opened before it starts. `resolver` and `transport` are the seams tests use."""
+    """Wire the server up; nothing is opened before it starts.
+
+    `resolver`, `transport` (for pages) and `model_transport` (for the operator's model) are the seams tests use.
+
+    Raises:
+        StartupError: half a model is configured.
+    """
+    if (settings.model_base_url is None) != (settings.model_name is None):
+        raise StartupError("MEMENTO_CRAWL_MODEL_BASE_URL and MEMENTO_CRAWL_MODEL_NAME go together: set both or none")
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncGenerator[AppContext]:
@@ -229,6 +268,7 @@ def build_server(
                 language=settings.language,
             ) as browser,
             Pages(http, limits, browser) as pages,
+            _model_http(settings, model_transport) as model_http,
         ):
             folder = settings.download_folder or memento_home() / "downloads"
             size = replace(
@@ -247,7 +287,8 @@ def build_server(
                 ),
                 user_agent=settings.user_agent,
             )
-            yield AppContext(pages, downloads, browser, sites, settings.max_screenshot_pixels)
+            answer_model = _answer_model(settings, model_http)
+            yield AppContext(pages, downloads, browser, sites, settings.max_screenshot_pixels, answer_model)
 
     mcp = Server(
         "crawl",
@@ -343,22 +384,64 @@ async def find_in_page(
 ) -> Annotated[CallToolResult, PagePassages]:
     """Find the passages of a web page that answer a question: verbatim, best first, each with its offset.
 
-    Cheaper than reading a long page. Ranked by words, so use the words the page would use.
+    Cheaper than reading a long page. Where the operator named a model, it answers, with quotes that were found again
+    on the page; else passages are ranked by words, so use the words the page would use.
     """
     page = await _page(ctx, url, "main")
+    answer, warnings = await _answer(ctx.request_context.lifespan_context.answer_model, page, question)
     found, total = await to_thread.run_sync(lambda: find_passages(page.text, question, limit=limit))
     result = PagePassages(
         url=page.url,
         title=page.title,
         question=question,
-        passages=[FoundPassage(text=passage.text, offset=passage.offset) for passage in found],
+        answer=answer,
+        passages=[] if answer else [FoundPassage(text=passage.text, offset=passage.offset) for passage in found],
         total=total,
         total_chars=len(page.text),
-        warnings=list(page.warnings),
+        warnings=[*warnings, *page.warnings],
     )
-    shown = "\n\n".join(f"[offset {passage.offset}]\n{passage.text}" for passage in found) or "(no passage)"
-    told = f"{len(found)} of {total} passages." if found else "No word of the question is on the page."
-    return untrusted_result(result, text=shown, source=page.url, note=" ".join([told, *page.warnings]))
+    if answer:
+        shown = _shown_answer(answer)
+        told = f"Answered by {answer.model} from {answer.chars_read} of {len(page.text)} characters."
+    else:
+        shown = "\n\n".join(f"[offset {passage.offset}]\n{passage.text}" for passage in found) or "(no passage)"
+        told = f"{len(found)} of {total} passages." if found else "No word of the question is on the page."
+    return untrusted_result(result, text=shown, source=page.url, note=" ".join([told, *result.warnings]))
+
+
+async def _answer(model: AnswerModel | None, page: Page, question: str) -> tuple[FoundAnswer | None, list[str]]:
+    """The model's answer, if there are both, and what is to be said about it."""
+    if model is None or not page.text.strip():
+        return None, []
+    try:
+        said = await model.answer(question, page.text, title=page.title, url=page.url)
+    except ModelFailed as exc:
+        return None, [f"The model {model.name} {exc}, so these passages are ranked by words."]
+    dropped = f"{said.dropped} quotes or names of the model {model.name} are not on the page and were left out."
+    warnings = [dropped] if said.dropped else []
+    if said.answer is None:
+        return None, [*warnings, f"The model {model.name} gave no answer that a quote of the page bears out."]
+    return _found_answer(model.name, said.answer, said), warnings
+
+
+def _found_answer(model: str, answer: str, said: PageAnswer) -> FoundAnswer:
+    return FoundAnswer(
+        model=model,
+        answer=answer,
+        evidence=[FoundPassage(text=quote.text, offset=quote.offset) for quote in said.evidence],
+        entities=list(said.entities),
+        uncertainties=list(said.uncertainties),
+        dropped=said.dropped,
+        chars_read=said.chars_read,
+    )
+
+
+def _shown_answer(answer: FoundAnswer) -> str:
+    parts = [f"Answer: {answer.answer}", "Evidence:"]
+    parts += [f"[offset {quote.offset}] {quote.text}" for quote in answer.evidence]
+    parts += [f"Names and figures: {'; '.join(answer.entities)}"] if answer.entities else []
+    parts += [f"Uncertain: {'; '.join(answer.uncertainties)}"] if answer.uncertainties else []
+    return "\n".join(parts)
 
 
 async def list_links(
@@ -536,6 +619,26 @@ def _limits(settings: Settings) -> PagesLimits:
         cache_seconds=settings.cache_seconds,
         cache_chars=settings.cache_chars,
         language=settings.language,
+    )
+
+
+def _model_http(settings: Settings, transport: httpx2.AsyncBaseTransport | None) -> SafeHttp:
+    """A client for the operator's model alone: its host may be private, and no page can make use of that."""
+    url = httpx2.URL(settings.model_base_url or "http://unset.invalid")
+    host = url.netloc.decode("ascii") + ("" if url.port else {"http": ":80", "https": ":443"}[url.scheme])
+    return SafeHttp(AddressGuard(allow_private=[host]), user_agent=settings.user_agent, transport=transport)
+
+
+def _answer_model(settings: Settings, http: SafeHttp) -> AnswerModel | None:
+    if settings.model_base_url is None or settings.model_name is None:
+        return None
+    return AnswerModel(
+        http,
+        settings.model_base_url,
+        settings.model_name,
+        settings.model_api_key.get_secret_value() if settings.model_api_key else None,
+        timeout_seconds=settings.model_seconds,
+        max_chars=settings.model_chars,
     )
 
 
