@@ -277,6 +277,54 @@ async def test_images_that_a_provider_would_refuse_are_named_and_not_shown(tmp_p
     assert names == [f"results/1.1.1.1-draw__charts-{number}.png:" for number in range(1, 9)]
 
 
+@pytest.mark.anyio
+async def test_a_resource_that_a_tool_linked_to_is_read_like_a_result(tmp_path: Path) -> None:
+    server: MCPServer[Any] = MCPServer("site")
+    fetched: list[str] = []
+
+    @server.resource("page://{name}", mime_type="text/markdown")
+    def page(name: str) -> str:
+        fetched.append(name)
+        return "filler\n" * 5_000 + f"The planted fact of {name} is 1847.\n"
+
+    @server.resource("picture://{name}", mime_type="image/png")
+    def picture(name: str) -> bytes:
+        return PIXEL
+
+    @server.tool()
+    def crawl() -> CallToolResult:
+        """Crawl."""
+        uris = ["page://one", "picture://p", "page://gone/away"]
+        links = [ResourceLink(uri=uri, name=uri.partition("://")[2]) for uri in uris]
+        return CallToolResult(content=[TextContent(text="3 pages"), *links])
+
+    reads = [
+        {"result": "page://one", "pattern": "planted"},
+        {"result": "page://one", "offset": 30_000},
+        {"result": "picture://p"},
+        {"result": "page://gone/away"},
+        {"result": "page://two"},
+    ]
+    script = [plans("x"), calls(("site__crawl", {}))]
+    script += [calls((READ_RESULT, asked)) for asked in reads]
+    async with scene(
+        tmp_path, [*script, says("r"), answers("a")], servers={"site": server}, executor_images=True
+    ) as play:
+        await play.run()
+    crawled, found, paged, drawn, gone, unlinked = play.of(ToolReturned)
+
+    assert "[resource: page://one one]" in crawled.text
+    assert "The planted fact of one is 1847." in found.text
+    assert len(found.text) < 1_000
+    assert "characters 30000 to " in paged.text
+    assert fetched == ["one"], "it is fetched once and then read from the run's folder"
+    assert [(file.mime_type, file.size_bytes) for file in drawn.files] == [("image/png", len(PIXEL))]
+    assert play.model.sent[5]["messages"][-1]["content"][1]["type"] == "image_url"
+    assert gone.is_error
+    assert gone.text.startswith("page://gone/away could not be read: ")
+    assert (unlinked.is_error, unlinked.text) == (True, "No tool of this run has linked to page://two.")
+
+
 def test_the_tool_to_read_on_is_made_once_a_run(tmp_path: Path) -> None:
     store = ResultStore(tmp_path, max_chars=1_000)
     assert store.tool is store.tool

@@ -28,7 +28,7 @@ def sittings(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
         env=os.environ | {"PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -39,6 +39,7 @@ def sittings(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)  # half a minute alone
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_run_killed_at_any_event_comes_to_the_same_answer_and_the_same_sums(
     sittings: tuple[dict[str, Any], list[dict[str, Any]]],
@@ -51,6 +52,7 @@ def test_a_run_killed_at_any_event_comes_to_the_same_answer_and_the_same_sums(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)  # half a minute alone
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_no_model_call_whose_reply_was_on_record_is_paid_for_again(
     sittings: tuple[dict[str, Any], list[dict[str, Any]]],
@@ -63,6 +65,7 @@ def test_no_model_call_whose_reply_was_on_record_is_paid_for_again(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)  # half a minute alone
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_no_tool_with_side_effects_is_called_again_without_asking_and_with_a_yes_none_is_left_out(
     sittings: tuple[dict[str, Any], list[dict[str, Any]]],
@@ -76,6 +79,7 @@ def test_no_tool_with_side_effects_is_called_again_without_asking_and_with_a_yes
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)  # half a minute alone
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_killed_run_is_kept_and_judged_once_with_all_its_subtasks(
     sittings: tuple[dict[str, Any], list[dict[str, Any]]],

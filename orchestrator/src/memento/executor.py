@@ -20,7 +20,7 @@ from memento.dialects import strip_thinking
 from memento.events import Nudged, StoredFile, ToolCalled, ToolReturned
 from memento.guards import CallSeen, LoopGuard
 from memento.model import Message, Model, Reply, ToolRequest
-from memento.outcomes import ToolOutcome
+from memento.outcomes import ToolOutcome, links_to
 from memento.plan import Subtask
 from memento.prompts import (
     EXECUTOR,
@@ -267,13 +267,13 @@ class Executor:
             if isinstance(arguments, ToolOutcome):
                 outcome = arguments
             elif request.name == READ_RESULT:
-                outcome = await anyio.to_thread.run_sync(self.store.read, arguments)
+                outcome = await self._read_stored(arguments)
             else:
                 outcome = await self._call_server_tool(memory, called, arguments, was_sent=was_sent)
             if outcome.cached:
                 self.record.budget.give_back_tool_call()
             given = Given(outcome.text)
-            if not outcome.is_error and request.name != READ_RESULT:
+            if not outcome.is_error and (request.name != READ_RESULT or outcome.files):
                 give = partial(self.store.give, outcome, source=request.name, name=f"{call_id}-{request.name}")
                 given = await anyio.to_thread.run_sync(give)
             returned = ToolReturned(
@@ -303,6 +303,30 @@ class Executor:
             return read_arguments(request.arguments, schemas.get(request.name, {}), tool=request.name)
         except BadArguments as exc:
             return ToolOutcome(str(exc), is_error=True)
+
+    async def _read_stored(self, arguments: dict[str, Any]) -> ToolOutcome:
+        """Answer a call of `READ_RESULT`; a resource that a server linked to is fetched at the first one."""
+        uri = arguments.get("result")
+        if not isinstance(uri, str) or "://" not in uri:
+            return await anyio.to_thread.run_sync(self.store.read, arguments)
+        stored = self.store.resource(uri)
+        if stored is None:
+            server = self._server_that_linked(uri)
+            if server is None:
+                return ToolOutcome(f"No tool of this run has linked to {uri}.", is_error=True)
+            fetched = await self.toolbox.read_resource(server, uri)
+            if fetched.is_error or fetched.files:
+                return fetched
+            stored = await anyio.to_thread.run_sync(self.store.keep_resource, uri, fetched.text)
+        return await anyio.to_thread.run_sync(self.store.read, {**arguments, "result": stored})
+
+    def _server_that_linked(self, uri: str) -> str | None:
+        """Only what a server itself has linked to in this run is asked of it."""
+        servers = {spec.name: spec.server for spec in self.specs}
+        for event in self.record.events:
+            if isinstance(event, ToolReturned) and event.tool in servers and links_to(event.text, uri):
+                return servers[event.tool]
+        return None
 
     async def _call_server_tool(
         self, memory: _ToolMemory, called: ToolCalled, arguments: dict[str, Any], *, was_sent: bool

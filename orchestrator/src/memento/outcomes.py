@@ -6,11 +6,13 @@ cost, which models it used. It calls nothing and keeps nothing.
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 from mcp.types import (
     AudioContent,
+    BlobResourceContents,
     CallToolResult,
     EmbeddedResource,
     ImageContent,
@@ -22,7 +24,7 @@ from mcp.types import (
 from memento.events import ModelUse, Usage
 from memento.prices import price_usd
 
-__all__ = ["FilePart", "ToolOutcome", "read_models", "read_result", "result_text"]
+__all__ = ["FilePart", "ToolOutcome", "links_to", "read_contents", "read_models", "read_result", "result_text"]
 
 _COST_KEY = "memento/cost_usd"
 _MODELS_KEY = "memento/models"
@@ -78,11 +80,9 @@ def read_result(result: CallToolResult) -> ToolOutcome:
             case ResourceLink():
                 texts.append(f"[resource: {block.uri} {block.description or block.name}]")
             case EmbeddedResource():
-                inner = block.resource
-                if isinstance(inner, TextResourceContents):
-                    texts.append(inner.text)
-                else:
-                    files.append(FilePart(inner.mime_type or "application/octet-stream", _decoded(inner.blob)))
+                inner = read_contents([block.resource])
+                texts += [inner.text] if isinstance(block.resource, TextResourceContents) else []
+                files += inner.files
     structured = result.structured_content
     if structured is not None and not texts:
         texts.append(json.dumps(structured, ensure_ascii=False))
@@ -95,6 +95,19 @@ def read_result(result: CallToolResult) -> ToolOutcome:
         cost_usd=_told_cost_usd(result),
         models=read_models(result),
     )
+
+
+def read_contents(contents: Sequence[TextResourceContents | BlobResourceContents]) -> ToolOutcome:
+    """A resource as what a model is given: its text, and what is no text as files."""
+    texts = [part.text for part in contents if isinstance(part, TextResourceContents)]
+    blobs = [part for part in contents if not isinstance(part, TextResourceContents)]
+    files = [FilePart(part.mime_type or "application/octet-stream", _decoded(part.blob)) for part in blobs]
+    return ToolOutcome("\n".join(texts), files=tuple(files))
+
+
+def links_to(text: str, uri: str) -> bool:
+    """Whether the text of a result tells of this resource."""
+    return f"[resource: {uri} " in text
 
 
 def _told_seconds(result: CallToolResult) -> float | None:

@@ -40,7 +40,10 @@ _NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 class _ReadResult(BaseModel):
-    result: Annotated[str, Field(description="Name of the stored result, as given where it was cut")]
+    result: Annotated[
+        str,
+        Field(description="Name of the stored result, as given where it was cut, or the address of a linked resource"),
+    ]
     offset: Annotated[int, Field(ge=0, description="First character to read")] = 0
     pattern: Annotated[
         str | None, Field(max_length=200, description="Regular expression (any case): return the passages around it")
@@ -81,8 +84,8 @@ class ResultStore:
             "type": "function",
             "function": {
                 "name": READ_RESULT,
-                "description": "Read on in a tool result that was too long to be given whole, or search in it: by "
-                "offset, by pattern, by JSONPath, or by rows and columns of a table.",
+                "description": "Read a tool result that was too long to be given whole, or a resource that a tool "
+                "linked to; or search in it: by offset, by pattern, by JSONPath, by rows and columns of a table.",
                 "parameters": slim_schema(_ReadResult.model_json_schema()),
             },
         }
@@ -109,6 +112,15 @@ class ResultStore:
         stored = cut[1] if cut else self._store_text(f"away-{digest}", inside)
         what = fence(synopsis(inside), source=stored)
         return f"[an earlier result, put away to save room; read it with {READ_RESULT}(result={stored!r})]\n{what}"
+
+    def resource(self, uri: str) -> str | None:
+        """Name of the stored text of a resource that was read before, or `None`."""
+        name = f"results/{_resource_name(uri)}.txt"
+        return name if (self._folder / name).is_file() else None
+
+    def keep_resource(self, uri: str, text: str) -> str:
+        """Store the text of a resource; returns its name, for `read`."""
+        return self._store_text(_resource_name(uri), text)
 
     def data_url(self, file: StoredFile) -> str:
         """A stored file as a `data:` URL."""
@@ -210,6 +222,10 @@ class ResultStore:
         safe = _NOT_IN_A_FILE_NAME.sub("-", name)
         (folder / safe).write_bytes(data)
         return f"results/{safe}"
+
+
+def _resource_name(uri: str) -> str:
+    return f"resource-{hashlib.sha256(uri.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
 class _NotReadable(Exception):

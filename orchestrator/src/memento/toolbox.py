@@ -12,11 +12,11 @@ import math
 import os
 import random
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal, TypeVar, cast
 
 import anyio
 from mcp import Client, MCPError, StdioServerParameters
@@ -25,6 +25,7 @@ from mcp.client.subscriptions import ListenNotSupportedError, SubscriptionLost
 from mcp.server import MCPServer
 from mcp.types import (
     CallToolResult,
+    ReadResourceResult,
     Tool,
     ToolListChangedNotification,
 )
@@ -32,7 +33,7 @@ from openai.types.chat import ChatCompletionFunctionToolParam
 
 from memento.background import background_tasks
 from memento.events import ServerStateChanged
-from memento.outcomes import ToolOutcome, read_result
+from memento.outcomes import ToolOutcome, read_contents, read_result
 from memento.server_list import ServerEntry
 
 __all__ = [
@@ -42,6 +43,8 @@ __all__ = [
     "ToolSpec",
     "open_toolbox",
 ]
+
+_Result = TypeVar("_Result")
 
 _CONNECTION_CLOSED = -32000
 _REQUEST_TIMEOUT = -32001
@@ -290,31 +293,59 @@ class ToolBox:
         server = self.servers.get(server_name)
         if server is None:
             raise ServerUnavailable(f"There is no server named {server_name!r} in mcp.json.")
+
+        async def ask(client: Client) -> CallToolResult:
+            return await client.call_tool(tool, arguments, read_timeout_seconds=self._limits.call_timeout_seconds)
+
+        return await self._asked(server, ask, f"the call of {tool}", may_repeat=may_repeat)
+
+    async def read_resource(self, server_name: str, uri: str) -> ToolOutcome:
+        """Read a resource that a server linked to. Whatever went wrong comes back in words for the model."""
+        server = self.servers.get(server_name)
+        if server is None:
+            return ToolOutcome(f"There is no server named {server_name!r} any more.", is_error=True)
+        limit = self._limits.call_timeout_seconds
+
+        async def ask(client: Client) -> ReadResourceResult:
+            with anyio.fail_after(limit):  # the SDK has no time limit of its own for it
+                return await client.read_resource(uri, cache_mode="refresh")
+
         try:
-            return await self._call_once(server, tool, arguments)
+            result = await self._asked(server, ask, f"the reading of {uri}", may_repeat=True)
+        except (ServerUnavailable, MCPError) as exc:
+            return ToolOutcome(f"{uri} could not be read: {exc}", is_error=True)
+        except TimeoutError:
+            return ToolOutcome(f"{uri} was not there within {limit:g} s.", is_error=True)
+        return read_contents(result.contents)
+
+    async def _asked(
+        self, server: _Server, ask: Callable[[Client], Awaitable[_Result]], what: str, *, may_repeat: bool
+    ) -> _Result:
+        try:
+            return await self._ask_once(server, ask, what)
         except ServerUnavailable:
             if not may_repeat or server.state == "failed":
                 raise
-            return await self._call_once(server, tool, arguments)
+            return await self._ask_once(server, ask, what)
 
-    async def _call_once(self, server: _Server, tool: str, arguments: dict[str, Any]) -> CallToolResult:
+    async def _ask_once(self, server: _Server, ask: Callable[[Client], Awaitable[_Result]], what: str) -> _Result:
         async with server.limiter:  # first, so that what waited for its turn goes to the server that is there then
             await self.settled(server)
             client, lost = server.client, server.lost
             if client is None:
                 raise ServerUnavailable(f"The {server.name} server is not available: {server.detail}")
             try:
-                result = await client.call_tool(tool, arguments, read_timeout_seconds=self._limits.call_timeout_seconds)
+                result = await ask(client)
             except MCPError as exc:
                 if exc.code == _REQUEST_TIMEOUT:
                     await self._see_whether_it_lives(server, client, lost)
                 if exc.code != _CONNECTION_CLOSED:
                     raise
                 self._lose(server, lost)
-                raise ServerUnavailable(f"The {server.name} server stopped during the call of {tool}.") from exc
+                raise ServerUnavailable(f"The {server.name} server stopped during {what}.") from exc
             except (anyio.ClosedResourceError, anyio.BrokenResourceError) as exc:
                 self._lose(server, lost)
-                raise ServerUnavailable(f"The {server.name} server stopped during the call of {tool}.") from exc
+                raise ServerUnavailable(f"The {server.name} server stopped during {what}.") from exc
         server.failures = 0
         return result
 
