@@ -113,7 +113,10 @@ def found(result: CallToolResult) -> dict[str, Any]:
 async def test_the_model_is_asked_once_with_the_question_and_the_fenced_page(web: LoopbackServer) -> None:
     model = Model(completes(REPLY))
     async with crawl(web, model) as client:
-        await find(client, web)
+        result = await find(client, web)
+    assert result.meta is not None
+    use = {"model": "reader-1", "base_url": "https://models.test/v1", "input_tokens": None, "output_tokens": None}
+    assert result.meta["memento/models"] == [use], "this endpoint counts no tokens, so they are unknown"
     (request,) = model.requests
     assert (request.method, str(request.url)) == ("POST", "https://models.test/v1/chat/completions")
     assert request.headers["authorization"] == "Bearer sk-secret"

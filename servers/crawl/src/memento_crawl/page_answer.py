@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from memento_crawl.passages import Passage, find_passages
 from memento_kit import fence, strip_invisible
+from memento_kit.model_use import note_model_use
 from memento_kit.safe_http import AnswerRefused, HttpLimits, HttpTimedOut, SafeHttp, SafeHttpError
 
 __all__ = ["AnswerModel", "ModelFailed", "PageAnswer", "find_quote"]
@@ -110,7 +111,9 @@ class AnswerModel:
         if answer.status != 200:
             raise ModelFailed(f"answered HTTP {answer.status}")
         try:
-            text: Any = json.loads(answer.body)["choices"][0]["message"]["content"]
+            reply = json.loads(answer.body)
+            note_model_use(self.name, self._url.removesuffix("/chat/completions"), reply)
+            text: Any = reply["choices"][0]["message"]["content"]
         except (ValueError, LookupError, TypeError, RecursionError):
             raise ModelFailed("answered, but not as a chat completion") from None
         if not isinstance(text, str):
