@@ -4,8 +4,9 @@
 
 Every agent is a process of its own that talks to the same scripted endpoint over real HTTP and to a real stdio server
 of its own, and does the same steps: one call of one tool in each turn, then the answer. The floor is the openai client
-and the MCP client in a loop. A process warms up with one run and measures the next: wall time, its own processor time
-and peak memory. Rounds take turns; reported are medians over rounds, and what each adds to the floor per step.
+and the MCP client in a loop, its requests in wire form; the plain loop gives them as arguments. A process warms up with
+one run and measures the next: wall time, its own processor time and peak memory. Rounds take turns; reported are
+medians over rounds, and what each adds to the floor per step.
 
 `--peers` names a folder with a virtual environment per peer: `openai-agents` (pip install openai-agents), `pydantic-ai`
 (pydantic-ai-slim[openai,mcp]), `mcp-agent` (mcp-agent openai "mcp<2"). What is not there is left out and said.
@@ -98,7 +99,11 @@ def run_script(python: str, script: str, base_url: str, steps: int) -> dict[str,
 
 
 async def measure(steps: int, rounds: int, peers: Path | None) -> dict[str, Any]:
-    agents = {"floor": (sys.executable, "floor.py"), "memento": (sys.executable, "memento_agent.py")}
+    agents = {
+        "floor": (sys.executable, "floor.py"),
+        "plain loop": (sys.executable, "plain_loop.py"),
+        "memento": (sys.executable, "memento_agent.py"),
+    }
     missing: list[str] = []
     for name, script in PEERS.items():
         python = peers / name / "bin" / "python" if peers else None

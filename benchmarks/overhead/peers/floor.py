@@ -1,4 +1,8 @@
-"""The floor: the openai client and the MCP client in a loop, and nothing else. It keeps no record and has no limits."""
+"""The floor: the openai client and the MCP client in a loop, and nothing else. It keeps no record and has no limits.
+
+The request goes out in wire form, so that the SDK does not walk the history in every call; `plain_loop.py` is the same
+loop as anybody would write it.
+"""
 
 import json
 
@@ -7,7 +11,9 @@ from mcp import Client, StdioServerParameters
 from openai import AsyncOpenAI
 
 
-async def session(base_url: str, steps: int, server: list[str], measured: Measured) -> None:
+async def session(
+    base_url: str, steps: int, server: list[str], measured: Measured, *, in_wire_form: bool = True
+) -> None:
     async with (
         AsyncOpenAI(api_key="k", base_url=base_url, max_retries=0) as openai,
         Client(StdioServerParameters(command=server[0], args=server[1:])) as client,
@@ -24,7 +30,9 @@ async def session(base_url: str, steps: int, server: list[str], measured: Measur
         async def run() -> object:
             messages = [{"role": "user", "content": "Add."}]
             while True:
-                reply = await openai.chat.completions.create(model="scripted", messages=messages, tools=tools)
+                request = {"model": "scripted", "messages": messages, "tools": tools}
+                asked = {"model": "scripted", "messages": [], "extra_body": request} if in_wire_form else request
+                reply = await openai.chat.completions.create(**asked)
                 message = reply.choices[0].message
                 messages.append(message.model_dump(exclude_none=True))
                 if not message.tool_calls:
@@ -36,4 +44,5 @@ async def session(base_url: str, steps: int, server: list[str], measured: Measur
         await measured.both(run)
 
 
-measure(session)
+if __name__ == "__main__":
+    measure(session)
