@@ -81,6 +81,21 @@ async def test_a_priced_call_whose_usage_is_not_told_is_estimated_and_says_so() 
     assert "(about " in cost_text(told)
 
 
+async def test_what_a_server_reports_corrects_the_counts_of_the_calls_that_it_does_not_report() -> None:
+    asked: list[dict[str, Any]] = [{"role": "user", "content": "word " * 200}]
+    told = [None, {"prompt_tokens": 900, "completion_tokens": 1, "total_tokens": 901}, None]
+
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        return completion(says("Yes."), usage=told.pop(0))
+
+    http = httpx2.AsyncClient(transport=httpx2.MockTransport(reply))
+    async with AsyncOpenAI(api_key="k", base_url="http://m/v1", http_client=http) as client:
+        model = Model(client, "m")
+        before, reported, after = [(await model.complete(asked)).usage for _ in range(3)]
+    assert (before.is_estimated, reported.is_estimated, after.is_estimated) == (True, False, True)
+    assert (before.input_tokens or 0) * 1.5 < (after.input_tokens or 0) <= 900
+
+
 async def test_a_sum_with_an_estimate_is_an_estimate_and_with_an_unknown_unknown() -> None:
     known = Usage(input_tokens=1, output_tokens=1, cached_tokens=0, cost_usd=0.5)
     about = known.model_copy(update={"is_estimated": True})
