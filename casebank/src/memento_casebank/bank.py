@@ -7,7 +7,7 @@ The rules are in `engine`.
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -265,11 +265,13 @@ class CaseBank:
 
         def work() -> list[Forgettable]:
             found = upkeep.to_forget(self._engine, namespace, now=time.time())
-            if not dry_run:
-                batch = new_id("batch")
-                for case in found:
-                    self._engine.edit(case.case_id, "archive", reason=case.reason, batch=batch)
-            return found
+            if dry_run:
+                return found
+            batch = new_id("batch")
+            return [
+                replace(case, edit_id=self._engine.edit(case.case_id, "archive", reason=case.reason, batch=batch)[0].id)
+                for case in found
+            ]
 
         return await self._run(work)
 
@@ -301,15 +303,38 @@ class CaseBank:
         """
         done = Imported()
         lines = read_lines(source, name=name, namespace=namespace, now=time.time())
-        while batch := await anyio.to_thread.run_sync(lambda: list(islice(lines, _IMPORT_BATCH))):
+
+        def read() -> tuple[list[Line], BankError | None]:
+            batch: list[Line] = []
+            try:
+                for line in islice(lines, _IMPORT_BATCH):
+                    batch.append(line)  # noqa: PERF402 - what came before a bad line is kept
+            except BankError as exc:
+                return batch, exc
+            return batch, None
+
+        def enter(batch: list[Line], vectors: list[NDArray[np.float32] | None]) -> BankError | None:
+            """Stop at the first line that cannot be entered; raising would take back the lines before it."""
+            for line, vector in zip(batch, vectors, strict=True):
+                try:
+                    entered = self._engine.enter_line(line, vector)
+                except BankError as exc:
+                    return exc
+                kind = _KINDS[type(line.record)] if entered else "skipped"
+                setattr(done, kind, getattr(done, kind) + 1)
+                if entered and isinstance(line.record, Case):
+                    done.quarantined += self._engine.standing(line.record.id).status == "quarantined"
+            return None
+
+        problem: BankError | None = None
+        while problem is None:
+            batch, problem = await anyio.to_thread.run_sync(read)
+            if not batch:
+                break
             vectors = await self._vectors_of(batch)
-
-            def enter(batch: list[Line] = batch, vectors: list[NDArray[np.float32] | None] = vectors) -> None:
-                for line, vector in zip(batch, vectors, strict=True):
-                    kind = _KINDS[type(line.record)] if self._engine.enter_line(line, vector) else "skipped"
-                    setattr(done, kind, getattr(done, kind) + 1)
-
-            await self._run(enter)
+            problem = await self._run(partial(enter, batch, vectors)) or problem
+        if problem is not None:
+            raise problem
         return done
 
     async def replay(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import anyio
 import typer
@@ -34,7 +34,9 @@ __all__ = ["app", "main"]
 T = TypeVar("T")
 
 app = typer.Typer(
-    help="The case bank: what the agent has experienced, and what it learned from it.",
+    help="The case bank: what the agent has experienced, and what it learned from it. Without a command it is the MCP "
+    "server, over stdio (or --transport streamable-http --port PORT).",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -66,10 +68,7 @@ def bank_options(
         Path | None, typer.Option("--bank", help="folder of the bank (default: MEMENTO_CASEBANK_PATH)")
     ] = None,
 ) -> None:
-    """The case bank: what the agent has experienced, and what it learned from it.
-
-    Started without a command it is the MCP server, over stdio.
-    """
+    """Options of every command."""
     _chosen["path"] = bank
 
 
@@ -175,7 +174,12 @@ def import_cases(
     if as_json:
         _print_json(done)
     else:
-        typer.echo("imported " + ", ".join(f"{n} {kind}" for kind, n in done.items()))
+        typer.echo("imported " + ", ".join(f"{n} {kind}" for kind, n in done.items() if kind != "quarantined"))
+        if done["quarantined"]:
+            typer.echo(
+                f"{done['quarantined']} case(s) hold text that gives orders and are quarantined: "
+                "`list --status quarantined`, `show`, and `edit CASE release` for those that are harmless"
+            )
 
 
 @app.command()
@@ -209,9 +213,9 @@ def forget(
         return
     for case in found:
         typer.echo(f"{case.case_id}  {case.reason}  ({case.question[:80]})")
-    typer.echo(
-        f"{len(found)} case(s) {'archived; `undo` takes it back' if apply else 'would be archived (--apply does it)'}"
-    )
+    typer.echo(f"{len(found)} case(s) {'archived' if apply else 'would be archived (--apply does it)'}")
+    if apply and found:
+        typer.echo(f"to take it back: undo {found[0].edit_id}")
 
 
 @app.command()
@@ -231,10 +235,7 @@ def edit(
     actions = {"disable", "enable", "release", "archive", "restore", "revise", "quarantine"}
     if action not in actions:
         raise typer.BadParameter(f"{action!r} is none of {', '.join(sorted(actions))}")
-    try:
-        parsed: Any = json.loads(changes) if changes else None
-    except ValueError as exc:
-        raise typer.BadParameter(f"--changes is not JSON: {exc}") from exc
+    parsed = _json_object(changes, "--changes") if changes else None
     _edit(case_id, action, reason, parsed)  # pyright: ignore[reportArgumentType] - checked above
 
 
@@ -254,6 +255,8 @@ def strategies(
     for case in found:
         typer.echo(f"{case.id}  {case.plan['evidence']}: {' → '.join(case.plan['strategy'])}")
     typer.echo(f"{len(found)} strategies {'entered' if apply else 'would be entered (--apply does it)'}")
+    if apply and found:
+        typer.echo("to take one back: edit CASE archive; `forget` proposes those that do harm")
 
 
 @app.command()
@@ -266,10 +269,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Estimate how another policy would have done on this bank's own log (SNIPS and doubly robust)."""
-    try:
-        settings: dict[str, Any] = json.loads(policy_settings)
-    except ValueError as exc:
-        raise typer.BadParameter(f"--policy-settings is not JSON: {exc}") from exc
+    settings = _json_object(policy_settings, "--policy-settings")
     found = _with_bank(
         lambda bank: bank.replay(
             policy, policy_settings=settings, namespace=namespace, limit=limit, minimum_sample=minimum_sample
@@ -329,6 +329,16 @@ def _refusals() -> Generator[None]:
     except (StartupError, BankError, NotEnoughEvidence, ValidationError) as exc:
         typer.echo(f"memento-casebank: {exc}", err=True)
         raise typer.Exit(2) from exc
+
+
+def _json_object(text: str, option: str) -> dict[str, Any]:
+    try:
+        value: Any = json.loads(text)
+    except ValueError as exc:
+        raise typer.BadParameter(f"not JSON: {exc}", param_hint=option) from exc
+    if not isinstance(value, dict):
+        raise typer.BadParameter("not a JSON object", param_hint=option)
+    return cast(dict[str, Any], value)
 
 
 def _with_bank(work: Callable[[CaseBank], Awaitable[T]]) -> T:

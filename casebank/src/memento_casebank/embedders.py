@@ -262,9 +262,14 @@ class MiniLMEmbedder:
 
 
 class SentenceTransformersEmbedder:
-    """Any model that the `sentence-transformers` package loads, by name or folder."""
+    """Any model that the `sentence-transformers` package loads, by name (downloaded at first) or folder."""
 
     def __init__(self, model: str = "all-MiniLM-L6-v2") -> None:
+        """Load the model.
+
+        Raises:
+            EmbedderError: the extra is not installed, or there is no such model here or on the hub.
+        """
         try:
             library: Any = importlib.import_module("sentence_transformers")
         except ImportError as exc:
@@ -273,15 +278,18 @@ class SentenceTransformersEmbedder:
                 "pip install 'memento-casebank[sentence-transformers]'"
             ) from exc
         self._name = model
-        self._model: Any = library.SentenceTransformer(model)
+        try:
+            self._model: Any = library.SentenceTransformer(model)
+        except (OSError, ValueError) as exc:  # not on this machine and no network; not a model
+            raise EmbedderError(
+                f"sentence-transformers cannot load the model {model!r} ({str(exc).splitlines()[0]}); set "
+                "MEMENTO_CASEBANK_EMBEDDER_MODEL to a name on the Hugging Face hub or to a folder with a model"
+            ) from exc
+        self.dim = int(self._model.encode(["dimension"]).shape[1])
 
     @property
     def id(self) -> str:
         return f"sentence-transformers:{self._name}/{self.dim}"
-
-    @property
-    def dim(self) -> int:
-        return int(self._model.get_sentence_embedding_dimension())
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return unit vectors (N, dim)."""

@@ -838,6 +838,8 @@ class Engine:
                 self._apply_outcome(record)
             case Edit():
                 self._check_known(record.id, (record.case_id,))
+                if record.action == "revise":
+                    self._check_changes(self.case(record.case_id), record.changes)
                 self._append_edits([record])
         return True
 

@@ -33,6 +33,8 @@ class Imported:
     outcomes: int = 0
     edits: int = 0
     skipped: int = 0
+    quarantined: int = 0
+    """Of the cases: kept out of sight, because their text gives orders or because they came quarantined."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,8 @@ def _own(row: dict[str, Any], embedder: str | None) -> Line:
 def _foreign(row: dict[str, Any], *, name: str, namespace: str, now: float, seen: Counter[str]) -> Line | None:
     question = str(row["case"] if "case" in row else row["question"])
     reward = _label(row["case_label"]) if "case_label" in row else row.get("reward")
+    if reward is not None and not 0.0 <= float(reward) <= 1.0:
+        raise ValueError(f"reward {reward!r} is not between 0 and 1")
     plan = _plan(row["plan"])
     content = json.dumps([namespace, question, plan, reward], sort_keys=True)
     seen[content] += 1

@@ -239,11 +239,13 @@ def _namespace(engine: Engine, namespace: str) -> NamespaceStats:
 
 
 def _mean(values: Sequence[float]) -> Estimate | None:
+    """Mean of rewards in 0..1 with Wilson's interval (1927): it stays inside 0..1 and is wide for one or two."""
     if not values:
         return None
-    mean = float(np.mean(values))
-    half = _Z90 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 1.0
-    return Estimate(mean=mean, low=mean - half, high=mean + half)
+    mean, z2_n = float(np.mean(values)), _Z90 * _Z90 / len(values)
+    middle = (mean + z2_n / 2) / (1 + z2_n)
+    half = math.sqrt(z2_n * (mean * (1 - mean) + z2_n / 4)) / (1 + z2_n)
+    return Estimate(mean=mean, low=max(0.0, middle - half), high=min(1.0, middle + half))
 
 
 def _calibration_error(engine: Engine, decision_ids: Sequence[str]) -> float | None:

@@ -37,6 +37,8 @@ class Forgettable:
     case_id: str
     question: str
     reason: str
+    edit_id: str | None = None
+    """The edit that archived it; None in a dry run."""
 
 
 def to_forget(engine: Engine, namespace: str, *, now: float) -> list[Forgettable]:

@@ -82,6 +82,7 @@ FirstSeedOption = Annotated[int, typer.Option(min=0, help="first seed (settings 
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON object instead of a table")]
 WorkersOption = Annotated[int, typer.Option(min=1, help="runs at the same time")]
 EmbedderOption = Annotated[str, typer.Option(help="hashing, minilm, openai or sentence-transformers")]
+EmbedderModelOption = Annotated[str, typer.Option(help="its model: a name, or for sentence-transformers a folder")]
 
 T = TypeVar("T")
 J = TypeVar("J")
@@ -100,6 +101,7 @@ class Job:
     false_positive: float = 0.0
     variant: str = "base"
     embedder: str = "hashing"
+    embedder_model: str = ""
     dim: int | None = None
     lexical: int = 32
 
@@ -114,12 +116,22 @@ def stream(
     k: Annotated[int, typer.Option(min=1, help="most cases shown")] = 4,
     first_seed: FirstSeedOption = 0,
     embedder: EmbedderOption = "hashing",
+    embedder_model: EmbedderModelOption = "",
     workers: WorkersOption = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Learn from one's own outcomes on a stream of real utterances, with no language model."""
     jobs = [
-        Job(data, name, seed, length=length, k=k, false_positive=false_positive, embedder=embedder)
+        Job(
+            data,
+            name,
+            seed,
+            length=length,
+            k=k,
+            false_positive=false_positive,
+            embedder=embedder,
+            embedder_model=embedder_model,
+        )
         for name in _checked(policy or STREAM_POLICIES)
         for seed in range(first_seed, first_seed + seeds)
     ]
@@ -149,6 +161,7 @@ def simulate(
     k: Annotated[int, typer.Option(min=1, help="most cases shown")] = 4,
     first_seed: FirstSeedOption = 0,
     embedder: EmbedderOption = "hashing",
+    embedder_model: EmbedderModelOption = "",
     workers: WorkersOption = 1,
     as_json: JsonOption = False,
 ) -> None:
@@ -159,7 +172,17 @@ def simulate(
     if unknown := [name for name in chosen if name not in VARIANTS]:
         raise typer.BadParameter(f"There is no variant {unknown[0]!r}. Variants: {', '.join(VARIANTS)}.")
     jobs = [
-        Job(data, name, seed, f"{which} · {name}", length=length, k=k, variant=which, embedder=embedder)
+        Job(
+            data,
+            name,
+            seed,
+            f"{which} · {name}",
+            length=length,
+            k=k,
+            variant=which,
+            embedder=embedder,
+            embedder_model=embedder_model,
+        )
         for which in chosen
         for name in _checked(policy or SIMULATE_POLICIES)
         for seed in range(first_seed, first_seed + seeds)
@@ -298,7 +321,7 @@ def _stream_job(job: Job) -> dict[str, Any]:
     from memento_casebank.candidates import CandidateSettings
 
     result = run_stream(
-        _data(job.data, job.embedder, job.dim),
+        _data(job.data, job.embedder, job.embedder_model, job.dim),
         PolicySpec(job.policy),
         seed=job.seed,
         length=job.length,
@@ -315,7 +338,7 @@ def _simulate_job(job: Job) -> dict[str, Any]:
     from memento_casebank.candidates import CandidateSettings
 
     result = run_simulation(
-        _data(job.data, job.embedder, job.dim),
+        _data(job.data, job.embedder, job.embedder_model, job.dim),
         PolicySpec(job.policy),
         seed=job.seed,
         variant=job.variant,
@@ -337,22 +360,22 @@ def _latency_job(job: tuple[Path, int, str, bool]) -> dict[str, Any]:
     from memento_casebank.bench.latency import measure_latency
 
     data, cases, policy, chromadb = job
-    return asdict(measure_latency(_data(data, "hashing", None), cases, policy=policy, chromadb=chromadb, say=_say))
+    return asdict(measure_latency(_data(data, "hashing", "", None), cases, policy=policy, chromadb=chromadb, say=_say))
 
 
 def _rebuild_job(job: tuple[Path, int, str]) -> dict[str, Any]:
     from memento_casebank.bench.latency import measure_rebuild
 
     data, decisions, policy = job
-    return asdict(measure_rebuild(_data(data, "hashing", None), decisions, policy=policy, say=_say))
+    return asdict(measure_rebuild(_data(data, "hashing", "", None), decisions, policy=policy, say=_say))
 
 
 @lru_cache(maxsize=3)
-def _data(path: Path, embedder: str, dim: int | None) -> Utterances:
+def _data(path: Path, embedder: str, model: str, dim: int | None) -> Utterances:
     from memento_casebank.bench.world import read_utterances
     from memento_casebank.embedders import make_embedder
 
-    return read_utterances(path, make_embedder(embedder, dim=dim))
+    return read_utterances(path, make_embedder(embedder, model=model, dim=dim))
 
 
 def _run(work: Callable[[J], T], jobs: Sequence[J], workers: int) -> Iterator[T]:
@@ -363,6 +386,9 @@ def _run(work: Callable[[J], T], jobs: Sequence[J], workers: int) -> Iterator[T]
     from rich.console import Console
     from rich.progress import Progress
 
+    from memento_casebank.bench.world import DataError
+    from memento_casebank.embedders import EmbedderError
+
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # inherited by the children, which import numpy afresh
     context = multiprocessing.get_context("spawn")
@@ -371,9 +397,14 @@ def _run(work: Callable[[J], T], jobs: Sequence[J], workers: int) -> Iterator[T]
         ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool,
     ):
         task = progress.add_task(work.__name__.strip("_").replace("_job", ""), total=len(jobs))
-        for result in pool.map(work, jobs):
-            progress.advance(task)
-            yield result
+        try:
+            for result in pool.map(work, jobs):
+                progress.advance(task)
+                yield result
+        except DataError as exc:
+            raise typer.BadParameter(str(exc), param_hint="--data") from exc
+        except EmbedderError as exc:
+            raise typer.BadParameter(str(exc), param_hint="--embedder") from exc
 
 
 def _checked(policies: Sequence[str]) -> Sequence[str]:

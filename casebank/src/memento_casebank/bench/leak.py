@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from memento_casebank.bench.world import DataError
 from memento_casebank.embedders import Embedder
 
 __all__ = ["LeakReport", "auc", "check_leak", "grouped_folds", "read_pairs", "row_folds"]
@@ -59,15 +60,15 @@ def read_pairs(path: Path) -> list[Pair]:
     """Read `{query, case, case_label, truth_label}` lines.
 
     Raises:
-        ValueError: a line is not of that form; the message names it.
+        DataError: a line is not of that form; the message names it.
     """
     pairs: list[Pair] = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:  # json finds the encoding, and a wrong one belongs to a line
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            row = cast(dict[str, Any], json.loads(line))
             try:
+                row = cast(dict[str, Any], json.loads(line))
                 pairs.append(
                     Pair(
                         str(row["query"]),
@@ -77,9 +78,11 @@ def read_pairs(path: Path) -> list[Pair]:
                     )
                 )
             except KeyError as exc:
-                raise ValueError(f"{path}, line {number}: no field {exc.args[0]!r}.") from exc
+                raise DataError(f"{path}, line {number}: no field {exc.args[0]!r}.") from exc
+            except (ValueError, TypeError) as exc:
+                raise DataError(f"{path}, line {number} is not a JSON object ({exc}).") from exc
     if not pairs:
-        raise ValueError(f"{path} holds no rows.")
+        raise DataError(f"{path} holds no rows.")
     return pairs
 
 

@@ -130,7 +130,7 @@ def run_simulation(
         last_1k=float(right[-WINDOW:].mean()),
         no_memory=float(without[-WINDOW:].mean()),
         oracle=float(best[-WINDOW:].mean()),
-        worst_window=worst_window(chance - without, WINDOW, 250),
+        worst_window=worst_window(chance - without, WINDOW),
         lift=float((chance - without).mean()),
         void_share=float(void.mean()),
         calibration_error=calibration_error(predicted[known], reported[known]) if known.any() else None,

@@ -22,11 +22,15 @@ from memento_casebank.policies.base import CANDIDATE_DTYPE, Candidates, Policy
 from memento_casebank.records import Case, InForce
 from memento_casebank.shelf import Shelf
 
-__all__ = ["BenchShelf", "PolicySpec", "Utterances", "calibration_error", "read_utterances"]
+__all__ = ["BenchShelf", "DataError", "PolicySpec", "Utterances", "calibration_error", "read_utterances"]
 
 Vectors = NDArray[np.float32]
 SECONDS_PER_TASK = 60.0
 """How far apart the tasks of a bench are taken to be."""
+
+
+class DataError(ValueError):
+    """A file given to a bench is not of the form it should be; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,15 @@ def read_utterances(path: Path, embedder: Embedder) -> Utterances:
     """Read a CSV with the columns `text` and `category` and embed every text once.
 
     Raises:
-        ValueError: the columns are not there, or there is no row.
+        DataError: it is not text, the columns are not there, or there is no row.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise DataError(f"{path} is not a CSV file in UTF-8 ({exc}).") from exc
     if not rows or not {"text", "category"} <= set(rows[0]):
-        raise ValueError(f"{path} has no rows with the columns 'text' and 'category'.")
+        raise DataError(f"{path} has no rows with the columns 'text' and 'category'.")
     texts = [row["text"] for row in rows]
     names = sorted({row["category"] for row in rows})
     place = {name: index for index, name in enumerate(names)}
