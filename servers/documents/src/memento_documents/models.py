@@ -110,5 +110,6 @@ class Models:
             raise ModelFailed(f"{named} answered with something that is no JSON.") from exc
         if not isinstance(value, dict):
             raise ModelFailed(f"{named} answered with something that is no object.")
-        note_model_use(endpoint.model, endpoint.base_url, value)
-        return cast(dict[str, Any], value)
+        told = cast(dict[str, Any], value)
+        note_model_use(endpoint.model, endpoint.base_url, told)
+        return told
