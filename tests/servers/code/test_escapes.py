@@ -1,5 +1,6 @@
 """What hostile code can do from inside the sandbox, at each level this machine gives, and what it could without."""
 
+import os
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -14,6 +15,7 @@ from mcp import Client
 from memento_code.sandbox import Level, inside_sources
 from memento_code.server import Settings, build_server
 from support.escapes import ESCAPES, KEY, SAFE_UNCONFINED, SLOW, Prey, lay_out_prey, prelude
+from support.processes import running_with
 
 pytestmark = pytest.mark.anyio
 
@@ -66,37 +68,27 @@ async def test_the_same_attack_works_without_isolation(prey: Prey, attack: str) 
 
 @pytest.mark.parametrize("level", CONFINED)
 async def test_a_daemon_does_not_outlive_its_session(level: Level, tmp_path: Path) -> None:
-    code = """
+    word = f"98765.{os.getpid():08}"
+    code = f"""
 import os, subprocess
-child = subprocess.Popen(["sleep", "98765.25"], start_new_session=True)
+child = subprocess.Popen(["sleep", "{word}"], start_new_session=True)
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        os.execvp("sleep", ["sleep", "98765.25"])
+        os.execvp("sleep", ["sleep", "{word}"])
     os._exit(0)
 """
     async with server_at(level) as client:
         await run(client, code)
-        await _until(lambda: _count_of("98765.25") == 2)
+        await _until(lambda: len(running_with(word)) == 2)
         await client.call_tool("reset_session", {})
-        await _until(lambda: _count_of("98765.25") == 0)
+        await _until(lambda: running_with(word) == [])
 
 
 async def _until(happened: Callable[[], bool]) -> None:
     with anyio.fail_after(10):
         while not happened():  # noqa: ASYNC110 - nothing tells us when a process of a process starts or ends
             await anyio.sleep(0.02)
-
-
-def _count_of(word: str) -> int:
-    found = 0
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                found += word in (entry / "cmdline").read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-    return found
 
 
 @pytest.mark.parametrize("level", CONFINED)

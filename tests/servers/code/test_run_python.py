@@ -1,8 +1,8 @@
 """memento_code: run_python, reset_session and sandbox_info through the server, at each level this machine gives."""
 
+import os
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -13,6 +13,7 @@ from mcp.types import CallToolResult, TextContent
 from memento_code.sandbox import Level
 from memento_code.server import Settings, build_server
 from support.escapes import PROTOCOL_ATTACKS
+from support.processes import running_with
 
 pytestmark = pytest.mark.anyio
 
@@ -216,10 +217,9 @@ async def test_an_idle_session_ends_and_the_next_run_is_told_so() -> None:
 
 async def test_no_process_is_left_when_the_server_stops() -> None:
     async with server() as client:
-        await run(client, "import subprocess; subprocess.Popen(['sleep', '98765.75'])")
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(ProcessLookupError, FileNotFoundError):  # another process that just ended
-            assert b"98765.75" not in path.read_bytes()
+        await run(client, f"import subprocess; subprocess.Popen(['sleep', '98765.{os.getpid():08}'])")
+        assert len(running_with(f"98765.{os.getpid():08}")) == 1
+    assert running_with(f"98765.{os.getpid():08}") == []
 
 
 async def test_the_sandbox_says_what_it_is() -> None:
