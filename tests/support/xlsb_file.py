@@ -82,7 +82,7 @@ def _workbook(sheet: str) -> bytes:
 
 def _sheet(cells: list[list[XlsbCell]], looks: list[XlsbCell], merged: tuple[int, int, int, int] | None) -> bytes:
     width = max(map(len, cells))
-    made = _record(129) + _record(148, struct.pack("<IIII", 0, len(cells) - 1, 0, width - 1)) + _record(145)
+    made = bytearray(_record(129) + _record(148, struct.pack("<IIII", 0, len(cells) - 1, 0, width - 1)) + _record(145))
     for number, row in enumerate(cells):
         made += _record(0, struct.pack("<IIHBBBII", number, 0, 300, 0, 0, 0, 1, 0) + struct.pack("<I", width - 1))
         for column, cell in enumerate(row):
@@ -99,7 +99,7 @@ def _sheet(cells: list[list[XlsbCell]], looks: list[XlsbCell], merged: tuple[int
     made += _record(146)
     if merged is not None:
         made += _record(177, struct.pack("<I", 1)) + _record(176, struct.pack("<IIII", *merged)) + _record(178)
-    return made + _record(130)
+    return bytes(made + _record(130))
 
 
 def _color(color: Color | None) -> bytes:

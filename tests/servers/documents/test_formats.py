@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import tarfile
 import zipfile
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -303,3 +304,26 @@ def test_a_member_that_is_not_there_is_answered_with_those_that_are() -> None:
         read(zip_bytes({"in/a.csv": b"x"}), "x.zip!/b.csv")
     with pytest.raises(Unreadable, match="is no archive"):
         read(b"plain words", "x.txt!/b")
+
+
+def docx_with_styles(styles: str) -> bytes:
+    w = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    body = "".join(
+        f'<w:p><w:pPr><w:pStyle w:val="{key}"/></w:pPr><w:r><w:t>{key} text</w:t></w:r></w:p>'
+        for key in ("A", "B", "C")
+    )
+    document = f"<w:document {w}><w:body>{body}</w:body></w:document>"
+    return zip_bytes({"word/document.xml": document.encode(), "word/styles.xml": styles.encode()})
+
+
+@pytest.mark.parametrize("prefix", ["w", "other"])
+def test_a_word_style_is_a_heading_by_its_name_or_by_what_it_is_based_on(prefix: str) -> None:
+    styles = (
+        '<w:styles xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main">'
+        '<w:style w:type="paragraph" w:styleId="A"><w:name w:val="Heading 2"/></w:style>'
+        '<w:style w:type="paragraph" w:styleId="B"><w:name w:val="My &amp; own"/><w:basedOn w:val="A"/></w:style>'
+        '<w:style w:type="paragraph" w:styleId="C"><w:name w:val="ring"/><w:basedOn w:val="C"/></w:style></w:styles>'
+    )
+    if prefix != "w":
+        styles = re.sub(r"\bw([:=])", rf"{prefix}\1", styles)
+    assert read(docx_with_styles(styles)).sections[0].text == "## A text\n\n## B text\n\nC text\n"

@@ -195,6 +195,26 @@ async def test_what_a_parser_started_is_gone_with_it(isolation: Isolation) -> No
             await anyio.sleep(0.01)
 
 
+async def test_an_idle_zygote_ends_and_the_next_job_starts_another() -> None:
+    limits = Limits(1 << 30, 20, 20, 1 << 20)
+    async with Isolation(limits, parallel=1, preload="builtins:list", idle_seconds=0.05) as isolation:
+        first = await isolation.run("os:getppid", [])
+        with anyio.fail_after(10):
+            while Path(f"/proc/{first}").exists():  # noqa: ASYNC110 - nothing tells us of its end
+                await anyio.sleep(0.01)
+        assert await isolation.run("os:getppid", []) != first
+
+
+async def test_a_zygote_at_work_is_not_idle() -> None:
+    """Its job lasts twenty times as long as it may be idle."""
+    limits = Limits(1 << 30, 20, 20, 1 << 20)
+    async with Isolation(limits, parallel=1, preload="builtins:list", idle_seconds=0.05) as isolation:
+        first = await isolation.run("os:getppid", [])
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(isolation.run, "time:sleep", [1])
+            assert await isolation.run("os:getppid", []) == first
+
+
 async def test_cancelling_a_call_kills_its_child(isolation: Isolation) -> None:
     with anyio.move_on_after(0.2) as scope:
         await isolation.run("time:sleep", [600])

@@ -8,6 +8,7 @@ import pytest
 from mcp import Client
 from mcp.types import CallToolResult, ImageContent, TextContent
 
+from memento_documents.isolation import Isolation
 from memento_documents.pdf import find_tessdata, import_pymupdf
 from memento_documents.pdf_layout import is_installed
 from memento_documents.server import Settings, build_server
@@ -79,9 +80,19 @@ async def test_the_layout_model_finds_a_table_without_rules(tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(not is_installed(), reason="the layout model is not installed (pymupdf 2 and onnxruntime)")
-async def test_when_the_layout_model_fails_the_quick_tables_come_with_a_note(tmp_path: Path) -> None:
+async def test_when_the_layout_model_crashes_the_quick_tables_come_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Isolation.run
+
+    async def crashing(self: Isolation, function: str, arguments: list[Any], *more: Any, **named: Any) -> Any:
+        if function.endswith(":layout_tables"):
+            return await run(self, "ctypes:string_at", [0])
+        return await run(self, function, arguments, *more, **named)
+
+    monkeypatch.setattr(Isolation, "run", crashing)
     pdf_with_tables(tmp_path / "a.pdf")
-    result = await call(tmp_path, "extract_tables", {"layout_megabytes": 1}, source="a.pdf")
+    result = await call(tmp_path, "extract_tables", source="a.pdf")
     assert result.structured_content is not None, text_of(result)
     assert [table["engine"] for table in result.structured_content["tables"]] == ["lines"]
     assert "layout model did not finish" in result.structured_content["notes"][0]

@@ -132,7 +132,7 @@ def test_a_tint_gives_the_colour_of_excels_own_palette(base: str, tint: float, s
         assert abs(int(color[at : at + 2], 16) - int(shown[at : at + 2], 16)) <= 2
 
 
-async def test_read_cells_pages_and_says_what_other_formats_lack(tmp_path: Path) -> None:
+async def test_read_cells_reads_on_and_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "a.xlsx").write_bytes(colored_workbook())
     (tmp_path / "b.xls").write_bytes(xls_bytes(ROWS))
     first = structured(await call(tmp_path, "read_cells", {"source": "a.xlsx", "range": "A1:D6", "limit": 2}))
@@ -143,7 +143,7 @@ async def test_read_cells_pages_and_says_what_other_formats_lack(tmp_path: Path)
     ]  # fmt: skip
     old = structured(await call(tmp_path, "read_cells", {"source": "b.xls", "range": "A1:B2"}))
     assert [cell["shown"] for cell in old["cells"]] == ["Port", "Ships", "Turku", "12"]
-    assert "only read from XLSX" in old["notes"][0]
+    assert "conditional formatting" in old["notes"][0]
     wrong = await call(tmp_path, "read_cells", {"source": "a.xlsx", "range": "A1", "sheet": "Nope"})
     assert wrong.is_error
     assert "the workbook has: 'Map'" in said(wrong)
@@ -169,6 +169,21 @@ async def test_a_large_workbook_answers_with_its_first_rows_and_is_searched_whol
     assert structured(await call(tmp_path, "query_table", {"source": "big.xlsx", "sql": sql}))["rows"] == [
         [40_000, 39_999]
     ]
+
+
+async def test_a_large_csv_answers_with_its_first_rows_is_read_by_range_and_searched_whole(tmp_path: Path) -> None:
+    lines = ["number;name", *(f'{at};"row\n{at}"' for at in range(40_000))]
+    lines[35_000] = "34999;the needle"
+    (tmp_path / "big.csv").write_bytes("\r\n".join(lines).encode("utf-16"))
+    first = structured(await call(tmp_path, "read_document", {"source": "big.csv", "max_chars": 20_000}))
+    assert "| 98 | row 98 |" in first["text"]
+    assert "| 99 |" not in first["text"]
+    assert first["notes"][-1].startswith("The table has 80001 lines; rows 1-100 are shown.")
+    part = {"source": "big.csv", "range": "35000:35002"}
+    assert "| 34999 | the needle |" in structured(await call(tmp_path, "read_document", part))["text"]
+    found = structured(await call(tmp_path, "search_document", {"source": "big.csv", "query": "needle"}))
+    low, high = map(int, found["passages"][0]["range"].split(":"))
+    assert low <= 35_001 <= high
 
 
 async def test_a_picture_is_put_to_the_operators_model_with_the_question(tmp_path: Path) -> None:

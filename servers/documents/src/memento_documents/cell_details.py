@@ -3,7 +3,7 @@
 XLSX is read with openpyxl's streaming reader, twice: once for results, once for formulas. Colours are resolved to RGB:
 theme colours from the workbook's theme with their tint (ECMA-376 part 1, §18.8.19), indexed ones from the old palette.
 Not evaluated: conditional formatting, table styles, pattern fills beyond their main
-colour. Other formats give values alone.
+colour. XLS, XLSB and ODS come through `styled_cells`.
 """
 
 import colorsys
@@ -14,10 +14,11 @@ from typing import Any, BinaryIO
 from xml.etree.ElementTree import ParseError, fromstring
 
 from memento_documents.cells import CellRange, parse_range
-from memento_documents.kinds import Unreadable, detect_kind
+from memento_documents.kinds import Kind, Unreadable, detect_kind
 from memento_documents.number_format import display
+from memento_documents.styled_cells import StyledCell
 
-__all__ = ["MAX_CELLS", "CellDetails", "SheetCells", "read_cells", "resolve_color"]
+__all__ = ["MAX_CELLS", "CellDetails", "SheetCells", "read_cells", "resolve_color", "theme_colors"]
 
 MAX_CELLS = 5_000
 """In one range; a larger one is for read_document or query_table."""
@@ -28,6 +29,7 @@ _THEME_ORDER = ("lt1", "dk1", "lt2", "dk2", "accent1", "accent2", "accent3", "ac
 _MERGED = re.compile(rb'<mergeCell ref="([A-Z]{1,3}\d{1,7}:[A-Z]{1,3}\d{1,7})"')
 _MERGE_LOOK_BYTES = 1 << 20
 _HLS_STEPS = 240
+_CONDITIONAL = "Colours of conditional formatting are not among these."
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _of_xlsx(file: BinaryIO, wanted: str | None, block: CellRange, cells: str) -
         sheet = _sheet(book, wanted)
         title, part = sheet.title, str(sheet._worksheet_path)
         bounds = _bounds(block, sheet.max_row, sheet.max_column)
-        theme = _theme_colors(book.loaded_theme)
+        theme = theme_colors(book.loaded_theme)
         palette: list[str] = list(getattr(book, "_colors", ()))
         shown = [[_facts(cell, theme, palette) for cell in row] for row in sheet.iter_rows(*bounds)]
     with opened(file, formulas=True) as book:
@@ -97,26 +99,32 @@ def _of_xlsx(file: BinaryIO, wanted: str | None, block: CellRange, cells: str) -
             details = CellDetails(at, formula=formula, merged=merged.get(at), **facts)
             if details != CellDetails(at, ""):
                 found.append(details)
-    return SheetCells(title, cells, found, ["Colours of conditional formatting are not among these."])
+    return SheetCells(title, cells, found, [_CONDITIONAL])
 
 
-def _of_others(file: BinaryIO, kind: str, wanted: str | None, block: CellRange, cells: str) -> SheetCells:
+def _of_others(file: BinaryIO, kind: Kind, wanted: str | None, block: CellRange, cells: str) -> SheetCells:
     from openpyxl.utils import get_column_letter
 
-    from memento_documents.spreadsheet import sheet_names, sheet_values
+    from memento_documents.styled_cells import styled_sheets
 
-    names = sheet_names(file)
-    only = wanted or (names[0] if names else None)
+    sheet = next(styled_sheets(file, kind, wanted))
+    last_row, last_column = block.last_row or 1 << 20, block.last_column or 1 << 14
+    inside: list[StyledCell] = []
+    for cell in sheet.cells:  # to the end: merged ranges and notes come after the cells
+        if block.first_row <= cell.row <= last_row and block.first_column <= cell.column <= last_column:
+            inside.append(cell)
+            if len(inside) > MAX_CELLS:
+                raise Unreadable(f"That range has over {MAX_CELLS} cells that hold something; name a smaller one.")
+    merged = {each.partition(":")[0]: each for each in sheet.merged}
     found: list[CellDetails] = []
-    for title, rows in sheet_values(file, only=only, block=block):
-        _bounds(block, block.first_row + len(rows), block.first_column + max(map(len, rows), default=1))
-        for down, row in enumerate(rows):
-            for across, value in enumerate(row):
-                if value is not None:
-                    at = f"{get_column_letter(block.first_column + across)}{block.first_row + down}"
-                    found.append(CellDetails(at, display(value)))
-        return SheetCells(title, cells, found, [f"Formulas and colours are only read from XLSX; this is {kind}."])
-    raise Unreadable("The workbook has no sheets.")
+    for cell in inside:
+        at = f"{get_column_letter(cell.column)}{cell.row}"
+        shown = display(cell.value, cell.number_format) if cell.shown is None else cell.shown
+        value = None
+        if isinstance(cell.value, int | float) and not isinstance(cell.value, bool) and display(cell.value) != shown:
+            value = int(cell.value) if float(cell.value).is_integer() else cell.value
+        found.append(CellDetails(at, shown, value, cell.formula, cell.fill, cell.font_color, cell.bold, merged.get(at)))
+    return SheetCells(sheet.name, cells, found, [*sheet.notes, _CONDITIONAL])
 
 
 def _sheet(book: Any, wanted: str | None) -> Any:
@@ -128,6 +136,7 @@ def _sheet(book: Any, wanted: str | None) -> Any:
 
 
 def _bounds(block: CellRange, max_row: int | None, max_column: int | None) -> tuple[int, int, int, int]:
+    """Of an open-ended range the sheet's own end, where it is known."""
     last_row = min(block.last_row or 1 << 20, max(max_row or 1 << 20, block.first_row))
     last_column = min(block.last_column or 1 << 14, max(max_column or 1 << 14, block.first_column))
     count = (last_row - block.first_row + 1) * (last_column - block.first_column + 1)
@@ -195,7 +204,7 @@ def _tinted(rgb: str, tint: float) -> str:
     return "".join(f"{int(part * 255 + 0.5):02X}" for part in mixed)
 
 
-def _theme_colors(theme: Any) -> list[str]:
+def theme_colors(theme: Any) -> list[str]:
     """The theme's twelve colours in Excel's order; Office's own where the workbook has none, or a broken one."""
     office = ["FFFFFF", "000000", "E7E6E6", "44546A", "4472C4", "ED7D31", "A5A5A5", "FFC000", "5B9BD5", "70AD47",
               "0563C1", "954F72"]  # fmt: skip

@@ -6,17 +6,23 @@ Owns the choice of delimiter and the reading of rows as text. `tables.py` turns 
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
+from memento_documents import progress
 from memento_documents.kinds import Unreadable
-from memento_documents.plain_text import decode
+from memento_documents.plain_text import decode, find_encoding
 
-__all__ = ["DELIMITERS", "Delimited", "find_delimiter", "looks_like_table", "read_rows"]
+__all__ = ["DELIMITERS", "Delimited", "DelimitedStream", "find_delimiter", "looks_like_table", "read_rows"]
 
 DELIMITERS = (",", "\t", ";", "|")
 _SAMPLED_ROWS = 60
 _MIN_TABLE_ROWS = 3
 _FIELD_LIMIT_CHARS = 10_000_000
+_HEAD_BYTES = 256_000
+"""What delimiter and encoding of a large file are told by."""
+_ROWS_BETWEEN_REPORTS = 20_000
 
 
 def find_delimiter(text: str) -> str:
@@ -53,9 +59,58 @@ def read_rows(content: bytes) -> Delimited:
     delimiter = find_delimiter(text)
     rows = csv.reader(io.StringIO(text), delimiter=delimiter)
     try:
-        return Delimited([row for row in rows if any(cell.strip() for cell in row)], delimiter, encoding)
+        return Delimited([row for row in rows if any(map(str.strip, row))], delimiter, encoding)
     except csv.Error as exc:
         raise Unreadable(f"Line {rows.line_num} of the table is damaged: {exc}.") from exc
+
+
+class DelimitedStream:
+    """A file's rows one by one, blank ones left out: the first of a gigabyte come at once.
+
+    Delimiter and encoding are told by the beginning alone.
+
+    Raises:
+        Unreadable: the beginning is in no known encoding.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        file.seek(0)
+        head = file.read(_HEAD_BYTES)
+        self._size = file.seek(0, io.SEEK_END)
+        self._python_encoding = find_encoding(head)
+        self.encoding = self._python_encoding.removesuffix("-sig")
+        text = head.decode(self._python_encoding, errors="replace")
+        self.delimiter = find_delimiter(text.replace("\r\n", "\n").replace("\r", "\n"))
+
+    def rows(self) -> Iterator[list[str]]:
+        """All rows from the first.
+
+        Raises:
+            Unreadable: a line is damaged.
+        """
+        self._file.seek(0)
+        text = io.TextIOWrapper(self._file, self._python_encoding, errors="replace")  # line ends become \n
+        csv.field_size_limit(_FIELD_LIMIT_CHARS)
+        reader = csv.reader(text, delimiter=self.delimiter)
+        try:
+            for number, row in enumerate(reader):
+                if any(map(str.strip, row)):
+                    yield row
+                if number % _ROWS_BETWEEN_REPORTS == _ROWS_BETWEEN_REPORTS - 1:
+                    progress.report(self._file.tell() // 1_000_000, self._size // 1_000_000, "megabyte")
+        except csv.Error as exc:
+            raise Unreadable(f"Line {reader.line_num} of the table is damaged: {exc}.") from exc
+        finally:
+            text.detach()
+
+    def count_lines(self) -> int:
+        """How many lines the file has: more than rows where lines are blank or cells hold line ends."""
+        self._file.seek(0)
+        count = 0
+        while piece := self._file.read(1 << 20):
+            count += piece.count(b"\n")
+        return count
 
 
 def _fit(text: str, delimiter: str) -> tuple[float, int, int]:

@@ -7,8 +7,9 @@ text kept. Not read: text in drawings' fallbacks, fields' instructions, embedded
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import unescape
 from typing import Any, BinaryIO
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, register_namespace, tostring
 
 from memento_documents.cells import markdown_table
 from memento_documents.package import Package, open_package, walk
@@ -23,6 +24,9 @@ _WP = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}"
 _INLINE_PICTURE, _ANCHORED_PICTURE = f"{_WP}inline", f"{_WP}anchor"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _TITLE = "{http://purl.org/dc/elements/1.1/}title"
+_PROLOG_BYTES = 65_536
+_STYLE_ID = re.compile(r'\bw:styleId="([^"]*)"')
+_STYLE_FACT = re.compile(r'<w:(name|basedOn|outlineLvl|numId) w:val="([^"]*)"')
 _NOTES = (("word/footnotes.xml", "Footnotes"), ("word/endnotes.xml", "Endnotes"), ("word/comments.xml", "Comments"))
 
 
@@ -84,18 +88,17 @@ class _Styles:
 def _styles(package: Package, part: str) -> _Styles:
     pictures = {each: member for each, (kind, member) in package.relations(part).items() if kind == "image"}
     found = _Styles({}, {}, set(), pictures)
-    styles = package.xml("word/styles.xml")
-    for style in styles.iter(f"{_W}style") if styles is not None else ():
-        key = style.get(f"{_W}styleId") or ""
-        name = (_value(style, f"{_W}name") or "").lower()
-        level = _number(_value(style, f"{_W}pPr/{_W}outlineLvl"), -1) + 1
-        if name.startswith("heading "):
-            level = _number(name.removeprefix("heading "), level)
-        elif name == "title":
-            level = 1
-        if 1 <= level <= 9:
-            found.levels[key] = min(level, 6)
-        numbering = _value(style, f"{_W}pPr/{_W}numPr/{_W}numId")
+    styles = _paragraph_styles(package)
+    for key, style in styles.items():
+        seen: set[str] = set()
+        level, numbering = 0, None
+        while style is not None and style.key not in seen:  # what a style leaves open, the one it is based on says
+            seen.add(style.key)
+            level = level or style.level
+            numbering = style.numbering if numbering is None else numbering
+            style = styles.get(style.based_on)
+        if level:
+            found.levels[key] = level
         if numbering is not None:
             found.numberings[key] = numbering
     root = package.xml("word/numbering.xml")
@@ -107,6 +110,50 @@ def _styles(package: Package, part: str) -> _Styles:
                 if _value(level, f"{_W}numFmt") not in (None, "bullet", "none"):
                     found.ordered.add((numbering.get(f"{_W}numId") or "", _number(level.get(f"{_W}ilvl"), 0)))
     return found
+
+
+@dataclass
+class _ParagraphStyle:
+    key: str
+    based_on: str
+    level: int
+    """Of a heading, 1 to 6; 0 says nothing."""
+    numbering: str | None
+
+
+def _paragraph_styles(package: Package) -> dict[str, _ParagraphStyle]:
+    """By id. Four facts of a part that can be ten times as long as the text: as a tree it costs most of the reading."""
+    content = package.markup("word/styles.xml") or b""
+    if b"<w:styles" not in content[:_PROLOG_BYTES] or b"<![CDATA[" in content:
+        content = _with_usual_prefix(package)
+    found: dict[str, _ParagraphStyle] = {}
+    for piece in content.split(b"<w:style ")[1:]:
+        if re.match(rb'[^>]*\bw:type="(?!paragraph")', piece):
+            continue
+        style = piece.partition(b"</w:style>")[0].decode("utf-8", errors="replace")
+        facts = {match[1]: unescape(match[2]) for match in _STYLE_FACT.finditer(style)}
+        identity = _STYLE_ID.search(style)
+        if identity is None:
+            continue
+        key = unescape(identity[1])
+        name = facts.get("name", "").lower()
+        level = _number(facts.get("outlineLvl"), -1) + 1
+        if name.startswith("heading "):
+            level = _number(name.removeprefix("heading "), level)
+        elif name == "title":
+            level = 1
+        level = min(level, 6) if 1 <= level <= 9 else 0
+        found[key] = _ParagraphStyle(key, facts.get("basedOn", ""), level, facts.get("numId"))
+    return found
+
+
+def _with_usual_prefix(package: Package) -> bytes:
+    """The styles as Word writes them, whatever prefix or encoding the file chose."""
+    root = package.xml("word/styles.xml")
+    if root is None:
+        return b""
+    register_namespace("w", _W[1:-1])
+    return tostring(root, "utf-8")
 
 
 def _value(element: Element, path: str) -> str | None:
@@ -157,16 +204,19 @@ def _paragraph(paragraph: Element, styles: _Styles) -> tuple[str, tuple[int, boo
     text = _inline(paragraph, styles)
     if not text:
         return "", None
-    style = _value(paragraph, f"{_W}pPr/{_W}pStyle") or ""
-    level = styles.levels.get(style, 0) or min(_number(_value(paragraph, f"{_W}pPr/{_W}outlineLvl"), -1) + 1, 6)
+    said = paragraph.find(f"{_W}pPr")
+    if said is None:
+        return text, None
+    style = _value(said, f"{_W}pStyle") or ""
+    level = styles.levels.get(style, 0) or min(_number(_value(said, f"{_W}outlineLvl"), -1) + 1, 6)
     if level:
         return "#" * level + " " + " ".join(text.split()), None
-    properties = f"{_W}pPr/{_W}numPr"
-    own = _value(paragraph, f"{properties}/{_W}numId")
+    listed = said.find(f"{_W}numPr")
+    own = None if listed is None else _value(listed, f"{_W}numId")
     numbering = styles.numberings.get(style) if own is None else own
-    if (numbering in (None, "0") and paragraph.find(properties) is None) or numbering == "0":
+    if (numbering is None and listed is None) or numbering == "0":
         return text, None
-    indent = min(_number(_value(paragraph, f"{properties}/{_W}ilvl"), 0), 8)
+    indent = 0 if listed is None else min(_number(_value(listed, f"{_W}ilvl"), 0), 8)
     return " ".join(text.split()), (indent, (numbering or "", indent) in styles.ordered)
 
 

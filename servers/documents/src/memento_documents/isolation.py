@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import anyio
+from anyio.abc import TaskGroup
 
 from memento_documents.confinement import why_not_confined
 from memento_documents.kinds import Unreadable
@@ -47,21 +48,53 @@ class Limits:
 class Isolation:
     """Runs jobs side by side, at most `parallel` at once. Use as an async context manager."""
 
-    def __init__(self, limits: Limits, *, parallel: int, preload: str = "memento_documents.pdf:import_pymupdf") -> None:
-        """`preload` is the `module:function` that the zygote calls before it gives up rights and forks."""
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        parallel: int,
+        preload: str = "memento_documents.pdf:import_pymupdf",
+        idle_seconds: float | None = None,
+    ) -> None:
+        """`preload` is the `module:function` that the zygote calls before it gives up rights and forks.
+
+        After `idle_seconds` without a job the zygote ends, and the next job starts it again; None keeps it.
+        """
         self._limits = limits
+        self._idle_seconds = idle_seconds
+        self._running = 0
+        self._used = anyio.Event()
+        self._tasks: TaskGroup | None = None
         self._preload = preload
         self._slots = anyio.CapacityLimiter(parallel)
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
+        if self._idle_seconds is not None:
+            self._tasks = anyio.create_task_group()
+            await self._tasks.__aenter__()
+            self._tasks.start_soon(self._stop_when_idle, self._idle_seconds)
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop()
+        try:
+            if self._tasks is not None:
+                self._tasks.cancel_scope.cancel()
+                await self._tasks.__aexit__(exc_type, exc, traceback)
+        finally:
+            self._stop()
+
+    async def _stop_when_idle(self, idle_seconds: float) -> None:
+        while True:
+            await self._used.wait()
+            self._used = anyio.Event()
+            with anyio.move_on_after(idle_seconds) as idle:
+                await self._used.wait()
+            if idle.cancelled_caught and not self._running:
+                self._stop()
 
     async def run(
         self,
@@ -80,12 +113,17 @@ class Isolation:
             Unreadable: the child said why it cannot, or it crashed, hung or went over a limit.
         """
         async with self._slots:
-            ours, theirs = socket.socketpair()
-            with ours:
-                with theirs:
-                    self._submit(function, arguments, theirs, document)
-                ours.setblocking(False)
-                answer = await self._read(ours, on_progress)
+            self._running += 1
+            try:
+                ours, theirs = socket.socketpair()
+                with ours:
+                    with theirs:
+                        self._submit(function, arguments, theirs, document)
+                    ours.setblocking(False)
+                    answer = await self._read(ours, on_progress)
+            finally:
+                self._running -= 1
+                self._used.set()
         return self._translate(function, answer)
 
     def _submit(self, function: str, arguments: list[Any], job: socket.socket, document: int | None) -> None:
@@ -180,6 +218,8 @@ class Isolation:
         logger.warning("%s ended with code %s: %s", function, code, spoken.get("crash", "no answer"))
         if code == -signal.SIGXCPU:
             raise Unreadable(f"Reading it took more than {self._limits.cpu_seconds} s of CPU time and was stopped.")
+        if code == -signal.SIGABRT:
+            raise Unreadable("The parser gave up on it: it is damaged, or needs more memory than there is.")
         raise Unreadable("The parser failed on it; the file is probably damaged.")
 
 

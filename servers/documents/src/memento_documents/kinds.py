@@ -65,6 +65,9 @@ _MAIL_HEADERS_KNOWN = re.compile(
     rb"^(?:From|Received|Return-Path|Message-ID|MIME-Version|Delivered-To|Subject|Date|To):[ \t]", re.I | re.M
 )
 _TAR_MAGIC_AT = 257
+_MANIFEST_BYTES = 1_000_000
+_WORKBOOK_START = b"\x09\x08\x10\x00\x00\x06\x05\x00"
+"""BOF of a workbook of Excel 97 or later ([MS-XLS] 2.4.21)."""
 
 
 class Unreadable(Exception):
@@ -139,10 +142,8 @@ def _kind_of_zip(file: BinaryIO) -> Kind:
     try:
         with zipfile.ZipFile(file) as archive:
             members = frozenset(archive.namelist())
-            mimetype = ""
-            if "mimetype" in members:
-                with archive.open("mimetype") as member:
-                    mimetype = member.read(100).decode("ascii", errors="replace").strip()
+            mimetype = _start_of(archive, "mimetype", 100).decode("ascii", errors="replace").strip()
+            is_encrypted = b"encryption-data" in _start_of(archive, "META-INF/manifest.xml", _MANIFEST_BYTES)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, OSError, EOFError, zlib.error) as exc:
         raise Unreadable("The file starts like a ZIP or Office file but its directory is damaged.") from exc
     finally:
@@ -151,8 +152,17 @@ def _kind_of_zip(file: BinaryIO) -> Kind:
         if member in members:
             return kind
     if "content.xml" in members and "META-INF/manifest.xml" in members:
+        if is_encrypted:
+            raise Unreadable("The OpenDocument file is encrypted with a password; save a copy without one.")
         return "ods" if "spreadsheet" in mimetype else "odp" if "presentation" in mimetype else "odt"
     return "zip"
+
+
+def _start_of(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
+    if name not in archive.NameToInfo:
+        return b""
+    with archive.open(name) as member:
+        return member.read(size)
 
 
 def _kind_of_ole(file: BinaryIO) -> Kind:
@@ -164,10 +174,22 @@ def _kind_of_ole(file: BinaryIO) -> Kind:
     if _utf16("WordDocument") in content or _utf16("PowerPoint Document") in content:
         raise Unreadable("This is a Word or PowerPoint file from before 2007 (.doc, .ppt); save it in a newer format.")
     if _utf16("Workbook") in content or _utf16("Book") in content:
+        if _is_encrypted_workbook(content):
+            raise Unreadable("The workbook is encrypted with a password; save a copy without one.")
         return "xls"
     if _utf16("__substg1.0_") in content:
         raise Unreadable("This is an Outlook message (.msg), which is not read here; save it as .eml or text.")
     raise Unreadable("This is an old Office or Windows file (OLE) of a kind that is not read here.")
+
+
+def _is_encrypted_workbook(content: bytes) -> bool:
+    """A workbook's first record (BOF) is then followed by FilePass ([MS-XLS] 2.4.117), or by WriteProtect before it."""
+    at = content.find(_WORKBOOK_START)
+    if at < 0:
+        return False
+    after = content[at + 4 + content[at + 2] :]
+    after = after[4:] if after.startswith(b"\x86\x00\x00\x00") else after
+    return after.startswith(b"\x2f\x00")
 
 
 def _utf16(text: str) -> bytes:

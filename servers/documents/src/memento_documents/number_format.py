@@ -89,10 +89,8 @@ def _digits(value: float, pattern: str, *, percent: bool) -> str:
 
 
 def _general(value: float) -> str:
-    if isinstance(value, int):
-        return str(value) if abs(value) < 10**11 else f"{value:.5E}"
-    if value.is_integer() and abs(value) < 1e11:
-        return str(int(value))
+    if isinstance(value, int) or value.is_integer():
+        return str(int(value)) if abs(value) < 1e11 else f"{value:.6g}".upper()
     text = f"{value:.{_GENERAL_DIGITS}g}"
     return text.upper() if "e" in text else text
 

@@ -9,7 +9,6 @@ from typing import BinaryIO, Literal
 from xml.etree.ElementTree import Element
 
 from memento_documents.cells import markdown_table
-from memento_documents.kinds import Unreadable
 from memento_documents.package import open_package
 from memento_documents.reading import Document, Section
 
@@ -36,9 +35,6 @@ def read_odf(file: BinaryIO, kind: Literal["odt", "odp"]) -> Document:
         Unreadable: encrypted, damaged or too large.
     """
     with open_package(file, "The OpenDocument file") as package:
-        manifest = package.read("META-INF/manifest.xml") or b""
-        if b"encryption-data" in manifest:
-            raise Unreadable("The OpenDocument file is encrypted with a password; save a copy without one.")
         content = package.required("content.xml")
         meta = package.xml("meta.xml")
     body = content.find(f"{_OFFICE}body")

@@ -63,12 +63,20 @@ class Package:
             Unreadable: it declares entities, or is too large.
             ParseError: it is damaged; `open_package` turns that into `Unreadable`.
         """
+        content = self.markup(name)
+        # expat: fetches nothing, and refuses amplification in any encoding
+        return None if content is None else fromstring(content)
+
+    def markup(self, name: str) -> bytes | None:
+        """Return a part's XML as it stands, or None when there is no such part.
+
+        Raises:
+            Unreadable: it declares entities, or is too large.
+        """
         content = self.read(name)
-        if content is None:
-            return None
-        if b"<!ENTITY" in content[:_PROLOG_BYTES]:
+        if content is not None and b"<!ENTITY" in content[:_PROLOG_BYTES]:
             raise Unreadable(f"{self._what} declares XML entities, which no office program does; it is not read.")
-        return fromstring(content)  # expat: fetches nothing, and refuses amplification in any encoding
+        return content
 
     def required(self, name: str) -> Element:
         """Return a part as XML without which there is no document.

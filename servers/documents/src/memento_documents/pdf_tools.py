@@ -62,7 +62,7 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
     ) -> Annotated[CallToolResult, ExtractedTables]:
         """Find the tables on a PDF's pages and return their cells, page and place.
 
-        Slower and surer than the tables in read_document's text: half a second for a page that has any.
+        Slower and surer than the tables in read_document's text: a fifth of a second for a page that has any.
         """
         question = ("extract_tables", source, pages)
         with told_to_model(source):

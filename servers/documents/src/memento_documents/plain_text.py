@@ -4,7 +4,7 @@ import codecs
 
 from memento_documents.kinds import Unreadable
 
-__all__ = ["decode"]
+__all__ = ["decode", "find_encoding"]
 
 _BOMS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -15,6 +15,22 @@ _BOMS: tuple[tuple[bytes, str], ...] = (
 )
 _SNIFFED_BYTES = 64_000
 """How much of a file that is not UTF-8 is looked at to tell its encoding."""
+
+
+def find_encoding(head: bytes) -> str:
+    """Python's name of the encoding that a file beginning with `head` is in; the rest may still hold surprises.
+
+    Raises:
+        Unreadable: no encoding fits.
+    """
+    for bom, encoding in _BOMS:
+        if head.startswith(bom):
+            return encoding
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # a character may be cut at the end
+    except UnicodeDecodeError:
+        return _guessed(head)
+    return "utf-8"
 
 
 def decode(content: bytes) -> tuple[str, str]:
@@ -35,9 +51,14 @@ def _decode(content: bytes) -> tuple[str, str]:
         return content.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
         pass
+    encoding = _guessed(content)
+    return content.decode(encoding, errors="replace"), encoding
+
+
+def _guessed(content: bytes) -> str:
     from charset_normalizer import from_bytes
 
     best = from_bytes(content[:_SNIFFED_BYTES]).best()
     if best is None:
         raise Unreadable("The text is in no known encoding; save it as UTF-8.")
-    return content.decode(best.encoding, errors="replace"), best.encoding
+    return best.encoding

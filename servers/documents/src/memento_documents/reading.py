@@ -4,6 +4,7 @@
 or from a process the caller is ready to lose. The server never calls it; it reads in `isolation`.
 """
 
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -79,12 +80,10 @@ def read_file(
     if kind not in _GRIDS and (sheet or cells):
         raise Unreadable("This is not a spreadsheet or table; leave `sheet` and `range` out.")
     match kind:
-        case "xlsx":
-            return _workbook(file, sheet, cells, whole)
-        case "xls" | "xlsb" | "ods":
-            return _old_workbook(file, kind, sheet, cells)
+        case "xlsx" | "xls" | "xlsb" | "ods":
+            return _workbook(file, kind, sheet, cells, whole)
         case "table":
-            return _delimited(file, cells)
+            return _delimited(file, cells, whole)
         case "html" | "text":
             return _text(file, kind)
         case "json" | "jsonl" | "xml" | "yaml":
@@ -141,13 +140,17 @@ def _document(file: BinaryIO, kind: Kind, pdf_format: Literal["markdown", "text"
             raise AssertionError(kind)
 
 
-def _workbook(file: BinaryIO, sheet: str | None, cells: str | None, whole: bool) -> Document:
+def _workbook(file: BinaryIO, kind: Kind, sheet: str | None, cells: str | None, whole: bool) -> Document:
     from memento_documents.cells import markdown_table, parse_range
-    from memento_documents.workbook import PEEKED_ROWS, sheet_rows, whole_sheets
+    from memento_documents.workbook import PEEKED_ROWS, sheet_rows, styled_rows, whole_sheets
 
     sections: list[Section] = []
     notes: list[str] = []
-    for each in sheet_rows(file, only=sheet, block=parse_range(cells) if cells else None):
+    block = parse_range(cells) if cells else None
+    found = sheet_rows(file, only=sheet, block=block)
+    if kind != "xlsx":
+        found = styled_rows(file, kind, only=sheet, block=block)
+    for each in found:
         width = max((len(row) for row in each.rows), default=0)
         sections.append(
             Section(markdown_table(each.rows), sheet=each.name, rows=each.total_rows or len(each.rows), columns=width)
@@ -162,43 +165,53 @@ def _workbook(file: BinaryIO, sheet: str | None, cells: str | None, whole: bool)
     if whole and is_cut:
         rows = [
             Section("\n".join(" | ".join(row) for row in rows) + "\n", sheet=name)
-            for name, rows in whole_sheets(file, sheet)
+            for name, rows in whole_sheets(file, kind, sheet)
         ]
-        return Document("xlsx", rows, notes=notes, line_is_row=True)
-    return Document("xlsx", sections, notes=notes + _macro_note(file), is_cut=is_cut)
+        return Document(kind, rows, notes=notes, line_is_row=True)
+    return Document(kind, sections, notes=notes + _macro_note(file), is_cut=is_cut)
 
 
 def _macro_note(file: BinaryIO) -> list[str]:
     import zipfile
 
     file.seek(0)
+    if not zipfile.is_zipfile(file):
+        return []
     with zipfile.ZipFile(file) as archive:
         has_macros = "xl/vbaProject.bin" in archive.namelist()
     return ["It has macros, which were not run."] if has_macros else []
 
 
-def _old_workbook(file: BinaryIO, kind: Kind, sheet: str | None, cells: str | None) -> Document:
-    from memento_documents.cells import markdown_table, parse_range
-    from memento_documents.number_format import display
-    from memento_documents.spreadsheet import sheet_values
+def _delimited(file: BinaryIO, cells: str | None, whole: bool) -> Document:
+    from memento_documents.cells import CellRange, markdown_table, parse_range
+    from memento_documents.delimited import DelimitedStream
+    from memento_documents.workbook import MAX_RANGE_CELLS, PEEKED_ROWS, READ_WHOLE_CELLS
 
-    sections: list[Section] = []
-    for name, rows in sheet_values(file, only=sheet, block=parse_range(cells) if cells else None):
-        shown = [[display(cell) for cell in row] for row in rows]
-        width = max((len(row) for row in rows), default=0)
-        sections.append(Section(markdown_table(shown), sheet=name, rows=len(rows), columns=width))
-    return Document(kind, sections, notes=["Numbers are shown plainly: number formats are only read from XLSX."])
-
-
-def _delimited(file: BinaryIO, cells: str | None) -> Document:
-    from memento_documents.cells import cut, markdown_table, parse_range
-    from memento_documents.delimited import read_rows
-
-    table = read_rows(file.read())
-    rows = cut(table.rows, parse_range(cells)) if cells else table.rows
+    table = DelimitedStream(file)
+    notes = _encoding_note(table.encoding)
+    block = parse_range(cells) if cells else CellRange(1, None, 1, None)
+    if whole:
+        text = "".join(" | ".join(row).replace("\n", " ") + "\n" for row in table.rows())
+        return Document("table", [Section(text)], notes=notes, line_is_row=True)
+    rows: list[list[str]] = []
+    left = MAX_RANGE_CELLS if cells else READ_WHOLE_CELLS
+    for row in itertools.islice(table.rows(), block.first_row - 1, block.last_row):
+        left -= len(row) + 1
+        if left < 0:
+            break
+        rows.append(row[block.first_column - 1 : block.last_column])
     width = max((len(row) for row in rows), default=0)
-    section = Section(markdown_table(rows), rows=len(rows), columns=width)
-    return Document("table", [section], notes=_encoding_note(table.encoding))
+    if left >= 0:
+        return Document("table", [Section(markdown_table(rows), rows=len(rows), columns=width)], notes=notes)
+    shown = rows if cells else rows[:PEEKED_ROWS]
+    lines = table.count_lines()
+    first, last = block.first_row, block.first_row + len(shown) - 1
+    notes.append(
+        f"The table has {lines} lines; rows {first}-{last} are shown. Read others with range, as "
+        f"'{last + 1}:{last + PEEKED_ROWS}'; count and filter with query_table."
+    )
+    section = Section(markdown_table(shown), rows=lines, columns=width)
+    return Document("table", [section], notes=notes, is_cut=not cells)
 
 
 def _text(file: BinaryIO, kind: Kind) -> Document:

@@ -73,6 +73,8 @@ class Settings(ServerSettings):
     """Parsing children at once; further calls wait."""
     layout_megabytes: int = Field(default=3_072, ge=0)
     """Memory of one process with the table model, which `extract_tables` asks; 0 goes without the model."""
+    layout_idle_seconds: float = Field(default=120.0, gt=0)
+    """After how long without work the process with the table model ends; the next table starts it again."""
     max_megapixels: float = Field(default=1.5, gt=0, le=50)
     """Size of a page's picture."""
     cache_megachars: int = Field(default=50, ge=0)
@@ -211,7 +213,12 @@ def build_server(
         layout_limits = dataclasses.replace(limits, memory_bytes=settings.layout_megabytes << 20)
         async with (
             Isolation(limits, parallel=settings.parallel) as isolation,
-            Isolation(layout_limits, parallel=1, preload="memento_documents.pdf_layout:preload") as layout,
+            Isolation(
+                layout_limits,
+                parallel=1,
+                preload="memento_documents.pdf_layout:preload",
+                idle_seconds=settings.layout_idle_seconds,
+            ) as layout,
             SafeHttp(AddressGuard(allow_private=settings.allow_private), limits=web_limits, transport=transport) as web,
             Models(*_endpoints(settings), transport=model_transport) as models,
         ):

@@ -5,11 +5,13 @@ a dense grid and ends the process when that does not fit (guides/documents.md §
 `refuse_sparse_bomb`.
 """
 
+import itertools
 import re
 import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from memento_documents import progress
 from memento_documents.cells import CellRange
 from memento_documents.kinds import Unreadable
 
@@ -19,6 +21,9 @@ MAX_CELLS = 20_000_000
 """Of the grid that a sheet spans, empty cells included."""
 _MAX_SHEET_BYTES = 1_000_000_000
 _LOOK_BYTES = 1 << 20
+_LOOKED_AT_BYTES = 8 << 20
+"""Of a sheet unpacked: a bomb is small, that is its point."""
+_ROWS_BETWEEN_REPORTS = 5_000
 _LAST_ROW = re.compile(rb'<row[^>]* r="(\d+)"')
 _REFERENCE = re.compile(rb'<c r="([A-Z]{1,3})(\d{1,7})"')
 
@@ -34,8 +39,10 @@ def sheet_names(file: BinaryIO) -> list[str]:
 
 def sheet_values(
     file: BinaryIO, *, only: str | None = None, block: CellRange | None = None
-) -> Iterator[tuple[str, list[list[object]]]]:
-    """Yield each sheet's name and its rows of str, float, bool, datetime, date, time, timedelta or None.
+) -> Iterator[tuple[str, Iterator[list[object]]]]:
+    """Yield each sheet's name and its rows of str, float, bool, datetime, date, time or timedelta.
+
+    Empty cells are "", those at a row's end are left out. Rows are made one by one: take them before the next sheet.
 
     Raises:
         Unreadable: encrypted, damaged, or there is no such sheet.
@@ -54,29 +61,25 @@ def sheet_values(
                 raise Unreadable(
                     f"Sheet {name!r} spans {sheet.total_height * sheet.total_width} cells, too many to read."
                 )
-            rows: list[list[Any]] = sheet.to_python(skip_empty_area=False)
         except python_calamine.CalamineError as exc:
             raise Unreadable(f"Sheet {name!r} of the workbook is damaged.") from exc
-        if block is not None:
-            rows = [
-                row[block.first_column - 1 : block.last_column] for row in rows[block.first_row - 1 : block.last_row]
-            ]
-        yield name, _without_blank_tail([[_value(cell) for cell in row] for row in rows])
+        yield name, _rows(sheet, block or CellRange(1, None, 1, None))
 
 
-def _value(cell: Any) -> object:
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
-        return int(cell)
-    return None if cell == "" else cell
-
-
-def _without_blank_tail(rows: list[list[object]]) -> list[list[object]]:
-    for row in rows:
-        while row and row[-1] is None:
+def _rows(sheet: Any, block: CellRange) -> Iterator[list[object]]:
+    """calamine leaves out the empty columns before the data, but not the empty rows."""
+    before: list[object] = [""] * (sheet.start[1] if sheet.start else 0)
+    first, last = block.first_column - 1, block.last_column
+    rows: Iterator[list[object]] = sheet.iter_rows()
+    total = int(sheet.total_height)
+    for number, row in enumerate(itertools.islice(rows, block.first_row - 1, block.last_row), start=block.first_row):
+        if before or first or last:
+            row = (before + row)[first:last]
+        while row and row[-1] == "":
             row.pop()
-    while rows and not rows[-1]:
-        rows.pop()
-    return rows
+        yield row
+        if number % _ROWS_BETWEEN_REPORTS == 0:
+            progress.report(number, total, "row")
 
 
 def _workbook(file: BinaryIO) -> Any:
@@ -95,6 +98,8 @@ def refuse_sparse_bomb(file: BinaryIO) -> None:
     """Refuse an XLSX file of which a sheet spans more than `MAX_CELLS`, or unpacks to more than a gigabyte.
 
     Looks at the references of the first and last cells of each sheet, where a file that is no trick has its extremes.
+    A sheet of many megabytes is not looked at: looking costs a fifth of reading, and a trick costs no more than the
+    child.
 
     Raises:
         Unreadable: it is one.
@@ -107,7 +112,8 @@ def refuse_sparse_bomb(file: BinaryIO) -> None:
                     raise Unreadable(
                         f"A part of the workbook unpacks to {info.file_size / 1e6:.0f} MB; it is not read."
                     )
-                if info.filename.startswith("xl/worksheets/") and info.filename.endswith(".xml"):
+                is_sheet = info.filename.startswith("xl/worksheets/") and info.filename.endswith(".xml")
+                if is_sheet and info.file_size < _LOOKED_AT_BYTES:
                     _look_at_sheet(archive, info)
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as exc:
         raise Unreadable("The workbook is damaged.") from exc

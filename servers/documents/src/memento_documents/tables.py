@@ -107,11 +107,11 @@ def _sheets(file: BinaryIO, name: str, only: str | None) -> list[tuple[str | Non
             from memento_documents.spreadsheet import refuse_sparse_bomb, sheet_values
 
             refuse_sparse_bomb(file)
-            return [*sheet_values(file, only=only)]
+            return [(name, [*rows]) for name, rows in sheet_values(file, only=only)]
         case "xls" | "xlsb" | "ods":
             from memento_documents.spreadsheet import sheet_values
 
-            return [*sheet_values(file, only=only)]
+            return [(name, [*rows]) for name, rows in sheet_values(file, only=only)]
         case "json" | "jsonl" as kind:
             from memento_documents.structured import record_tables
 
@@ -189,8 +189,12 @@ def _stored(cell: object) -> int | float | str | None:
             return int(cell)
         case int():
             return cell if abs(cell) < 2**63 else str(cell)
-        case float() | str() | None:
-            return cell
+        case float():
+            return int(cell) if cell.is_integer() and abs(cell) < 1e15 else cell
+        case str():
+            return cell or None
+        case None:
+            return None
         case dt.datetime():
             return cell.date().isoformat() if cell.time() == dt.time() else cell.isoformat(" ")
         case dt.date() | dt.time():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree.ElementTree import ParseError
 
 from memento_documents.cells import CellRange
-from memento_documents.kinds import Unreadable
+from memento_documents.kinds import Kind, Unreadable
 from memento_documents.number_format import display
 from memento_documents.spreadsheet import refuse_sparse_bomb, sheet_values
 
@@ -24,12 +24,21 @@ if TYPE_CHECKING:
     from openpyxl.workbook.workbook import Workbook
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
-__all__ = ["PEEKED_ROWS", "SheetRows", "opened", "sheet_rows", "whole_sheets"]
+__all__ = [
+    "MAX_RANGE_CELLS",
+    "PEEKED_ROWS",
+    "READ_WHOLE_CELLS",
+    "SheetRows",
+    "opened",
+    "sheet_rows",
+    "styled_rows",
+    "whole_sheets",
+]
 
-_READ_WHOLE_CELLS = 60_000
+READ_WHOLE_CELLS = 60_000
 """A workbook of more cells is shown by its first rows: parsing all of it takes seconds, and nobody can read it."""
 PEEKED_ROWS = 100
-_MAX_RANGE_CELLS = 200_000
+MAX_RANGE_CELLS = 200_000
 _MAX_SEARCHED_CELLS = 5_000_000
 _DIMENSION = re.compile(rb'<(?:\w+:)?dimension ref="([A-Z]{1,3}\d{1,7}(?::[A-Z]{1,3}\d{1,7})?)"')
 _SIZE_WITHIN_BYTES = 16_384
@@ -59,9 +68,9 @@ def sheet_rows(file: BinaryIO, *, only: str | None = None, block: CellRange | No
         sheets = _wanted(book, only)
         # A sheet that does not say how large it is counts as large.
         sizes = [sheet.max_row * sheet.max_column if sheet.max_row and sheet.max_column else None for sheet in sheets]
-        is_small = None not in sizes and sum(size or 0 for size in sizes) <= _READ_WHOLE_CELLS
+        is_small = None not in sizes and sum(size or 0 for size in sizes) <= READ_WHOLE_CELLS
         for sheet in sheets:
-            left = _MAX_RANGE_CELLS if block or is_small else _READ_WHOLE_CELLS
+            left = MAX_RANGE_CELLS if block or is_small else READ_WHOLE_CELLS
             most_rows = None if block or is_small else PEEKED_ROWS
             rows: list[list[str]] = []
             last_filled = 0
@@ -79,14 +88,51 @@ def sheet_rows(file: BinaryIO, *, only: str | None = None, block: CellRange | No
             )
 
 
-def whole_sheets(file: BinaryIO, only: str | None = None) -> Iterator[tuple[str, list[list[str]]]]:
+def styled_rows(
+    file: BinaryIO, kind: Kind, *, only: str | None = None, block: CellRange | None = None
+) -> Iterator[SheetRows]:
+    """`sheet_rows` for XLS, XLSB and ODS, whose readers give the cells that there are, one by one.
+
+    Raises:
+        Unreadable: the workbook is encrypted or damaged, or there is no such sheet.
+    """
+    from memento_documents.styled_cells import styled_sheets
+
+    bounds = block or CellRange(1, None, 1, None)
+    last_row, last_column = bounds.last_row or 1 << 20, bounds.last_column or 1 << 14
+    for sheet in styled_sheets(file, kind, only):
+        left = MAX_RANGE_CELLS if block else READ_WHOLE_CELLS
+        rows: list[list[str]] = []
+        is_cut = False
+        for cell in sheet.cells:
+            if cell.row > last_row:
+                break
+            if cell.value in (None, "") or cell.row < bounds.first_row:
+                continue
+            if not bounds.first_column <= cell.column <= last_column:
+                continue
+            down, across = cell.row - bounds.first_row, cell.column - bounds.first_column
+            left -= max(0, down + 1 - len(rows)) + 1
+            if left < 0:
+                is_cut = True
+                break
+            rows += [[] for _ in range(down + 1 - len(rows))]
+            rows[down] += [""] * (across + 1 - len(rows[down]))
+            rows[down][across] = display(cell.value, cell.number_format) if cell.shown is None else cell.shown
+        if is_cut and not block:
+            rows = rows[:PEEKED_ROWS]
+        yield SheetRows(sheet.name, rows, sheet.total_rows if is_cut and not block else None, is_cut)
+
+
+def whole_sheets(file: BinaryIO, kind: Kind, only: str | None = None) -> Iterator[tuple[str, list[list[str]]]]:
     """Yield each sheet's name and all its rows, numbers shown plainly: fast enough for a hundred thousand rows.
 
     Raises:
         Unreadable: the workbook is damaged, a sparse bomb, or there is no such sheet.
     """
     left = _MAX_SEARCHED_CELLS
-    refuse_sparse_bomb(file)
+    if kind == "xlsx":
+        refuse_sparse_bomb(file)
     for name, rows in sheet_values(file, only=only):
         shown: list[list[str]] = []
         for row in rows:
