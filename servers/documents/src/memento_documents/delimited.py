@@ -107,10 +107,13 @@ class DelimitedStream:
     def count_lines(self) -> int:
         """How many lines the file has: more than rows where lines are blank or cells hold line ends."""
         self._file.seek(0)
-        count = 0
-        while piece := self._file.read(1 << 20):
-            count += piece.count(b"\n")
-        return count
+        text = io.TextIOWrapper(self._file, self._python_encoding, errors="replace")
+        count, last = 0, "\n"
+        while piece := text.read(1 << 20):
+            count += piece.count("\n")
+            last = piece[-1]
+        text.detach()
+        return count + (last != "\n")
 
 
 def _fit(text: str, delimiter: str) -> tuple[float, int, int]:
