@@ -3,11 +3,17 @@
 import re
 from pathlib import Path
 
+import anyio
 import pytest
 
-from memento.session import ConfigError, choose_models
+from memento.memory import CaseMemory
+from memento.offline import StandIn
+from memento.server_list import ServerEntry, ServerList, find_command
+from memento.session import ConfigError, choose_models, open_session
 from memento.settings import Settings
+from memento.toolbox import open_toolbox
 from memento_kit import StartupError
+from support.fake_bank import FakeBank
 
 README = Path(__file__).resolve().parents[2] / "orchestrator/README.md"
 
@@ -76,3 +82,38 @@ def test_a_local_server_needs_no_key() -> None:
 def test_what_cannot_work_is_said_at_the_start(given: dict[str, str], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
         choose_models(Settings(**given))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.anyio
+async def test_each_roles_settings_are_in_its_requests_and_k_in_those_to_the_bank(tmp_path: Path) -> None:
+    file = tmp_path / "rivers.md"
+    file.write_text("# Rivers\n\nThe Po is 652 km long.\n", encoding="utf-8")
+    chosen = Settings(
+        home=tmp_path / "home",
+        model="offline",
+        memory="off",
+        temperature=0.5,
+        reasoning_effort="medium",
+        planner_temperature=0.0,
+        planner_reasoning_effort="high",
+        max_output_tokens=321,
+        cases_shown=7,
+    )
+    stand_in = StandIn(keep_requests=True)
+    documents = ServerEntry(command=find_command("memento-documents"), env={"MEMENTO_DOCUMENTS_FOLDERS": str(tmp_path)})
+    with anyio.fail_after(90):
+        async with open_session(
+            chosen, files=[file], server_list=ServerList(None, {"documents": documents}), stand_in=stand_in, seed=11
+        ) as session:
+            await session.ask("How long in km is the Po, says rivers.md?")
+    sent = [
+        ("tools" in body, body["temperature"], body["reasoning_effort"], body["max_completion_tokens"], body["seed"])
+        for body in stand_in.requests
+    ]
+    assert {row for row in sent if not row[0]} == {(False, 0.0, "high", 321, 11)}, "the planner's"
+    assert {row for row in sent if row[0]} == {(True, 0.5, "medium", 321, 11)}, "the executor's"
+
+    bank = FakeBank([])
+    async with open_toolbox({"casebank": bank.server}) as toolbox:
+        await CaseMemory(toolbox=toolbox, limit=session.memory.limit).read("Q?", cycle=1, run_id="r")
+    assert bank.seen[0][1]["limit"] == 7
