@@ -314,6 +314,15 @@ def test_a_file_of_another_form_is_one_line_on_the_command_line(command: str, co
     assert "Invalid value for --data" in result.output
 
 
+def test_curves_of_something_else_are_one_line(tmp_path: Path) -> None:
+    """A table instead of --json is an easy mistake."""
+    path = tmp_path / "stream.txt"
+    path.write_text("| bag | 0.5 |")
+    result = CliRunner().invoke(app, ["curves", str(path), "--out", str(tmp_path / "x.svg")])
+    assert result.exit_code == 2
+    assert "is not the --json output of a bench" in " ".join(result.output.replace("│", "").split())
+
+
 def test_every_policy_and_every_ablation_can_be_made() -> None:
     """The lists that run by default name only what exists, and no policy is left out of the comparison."""
     for text in (*STREAM_POLICIES, *SIMULATE_POLICIES, *(policy for _, policy, _ in ABLATIONS)):

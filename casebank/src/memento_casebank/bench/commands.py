@@ -296,8 +296,12 @@ def curves(
 ) -> None:
     """Draw learning curves from stream results."""
     from memento_casebank.bench.report import draw_curves, read_results
+    from memento_casebank.bench.world import DataError
 
-    rows = read_results(results)
+    try:
+        rows = read_results(results)
+    except DataError as exc:
+        raise typer.BadParameter(str(exc), param_hint="results") from exc
     known = {row["policy"] for row in rows}
     if missing := [name for name in policy or [] if name not in known]:
         raise typer.BadParameter(f"No result for {missing[0]!r}. There are: {', '.join(sorted(known))}.")

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memento_casebank.bench.world import DataError
+
 __all__ = ["Estimate", "by_policy", "draw_curves", "estimate", "machine", "read_results"]
 
 _T95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13)
@@ -157,12 +159,12 @@ def read_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """The `results` of bench outputs written with --json.
 
     Raises:
-        ValueError: a file is not such an output.
+        DataError: a file is not such an output.
     """
     results: list[dict[str, Any]] = []
     for path in paths:
         try:
             results += json.loads(path.read_text(encoding="utf-8"))["results"]
-        except (KeyError, TypeError, json.JSONDecodeError) as exc:
-            raise ValueError(f"{path} is not the --json output of a bench.") from exc
+        except (KeyError, TypeError, ValueError) as exc:
+            raise DataError(f"{path} is not the --json output of a bench.") from exc
     return results
