@@ -18,8 +18,8 @@ from mcp.types import CallToolResult, ImageContent, TextContent
 from memento_crawl.browser import Browser, BrowserLimits, BrowserProblem, find_browser
 from memento_crawl.server import Settings, build_server
 from memento_kit.safe_http import AddressGuard
-from servers.crawl.test_hidden_text import HIDING
 from support.browser_probes import DIRECT, EMBEDDED
+from support.hiding import HIDDEN_FROM_PARSERS, HIDING
 from support.loopback import LoopbackServer, answer, loopback_server
 
 pytestmark = [
@@ -156,16 +156,6 @@ async def test_what_the_browser_does_not_show_is_left_out_and_counted(web: Loopb
     assert result.structured_content["hidden_chars"] > 100
 
 
-HIDDEN_FROM_PARSERS = {
-    "a style sheet of its own": '<link rel="stylesheet" href="/hide.css"><p class="far">SECRET</p>',
-    "a combined selector": "<style>main > div p:nth-child(1){opacity:0}</style><main><div><p>SECRET</p></div></main>",
-    "a script": '<p id="s">SECRET</p><script>document.getElementById("s").style.display = "none"</script>',
-    "the colour of a ground from a sheet": "<style>.g{background:#123}.t{color:#123}</style>"
-    '<div class="g"><p class="t">SECRET</p></div>',
-    "a variable": "<style>:root{--x:none}.v{display:var(--x)}</style><p class='v'>SECRET</p>",
-}
-
-
 async def test_hiding_that_only_a_browser_sees_is_seen_and_its_eyes_cannot_be_changed(web: LoopbackServer) -> None:
     blind = "window.getComputedStyle = () => ({}); Element.prototype.getBoundingClientRect = () => { throw 1 }"
     tricks = "".join(HIDDEN_FROM_PARSERS[name].replace("SECRET", f"SECRET-{name}") for name in HIDDEN_FROM_PARSERS)
@@ -265,6 +255,22 @@ async def test_cancelling_a_page_leaves_the_browser_fit_for_the_next(web: Loopba
             await asked.wait()
             tasks.cancel_scope.cancel()
         assert "Tides" in (await opened.render(web.base)).html
+
+
+async def test_the_context_kept_ready_is_a_fresh_one_with_limits_of_its_own(web: LoopbackServer) -> None:
+    """Pages one after another: each but the first opens in the context that was made ready during the one before."""
+    keep = "if (document.cookie + localStorage.a !== 'undefined') document.title = 'ke' + 'pt'; document.cookie = 'a=1'"
+    script = f"{keep}; localStorage.a = 1; fetch('/large'); fetch('http://127.0.0.1:8099/')"
+    web.answers["/"] = html(f"<body>{PROSE}<script>{script}</script></body>")
+    web.answers["/large"] = answer(b"x" * 700_000)
+    web.answers["/plain"] = html(f"<body>{PROSE}</body>")
+    async with browser(AddressGuard(allow_private=[web.host]), max_bytes=1_000_000) as opened:
+        for _ in range(3):
+            shown = await opened.render(web.base)
+            assert "kept" not in shown.html
+            assert shown.refused == ("127.0.0.1:8099",)
+        assert (await opened.render(f"{web.base}/plain")).refused == ()
+    assert sum(request.startswith("GET /large") for request in web.requests) == 3
 
 
 async def test_a_page_may_load_only_so_much(web: LoopbackServer) -> None:

@@ -66,9 +66,10 @@ _NOWHERE = "http://127.0.0.1:9"
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "XDG_RUNTIME_DIR", "SYSTEMROOT", "TEMP", "TMP")
 _CLOSE_SECONDS = 5.0
 _ENOUGH_CHARS = 250
-_QUIET_MS = 60
+_QUIET_MS = 40
 _QUIET_WITH_LITTLE_TEXT_MS = 500
 _MAX_SCROLLS = 5
+_WIDTH, _HEIGHT = 1280, 800
 _CONTENT_KINDS = frozenset({"document", "script", "xhr", "fetch", "stylesheet"})
 _NOT_READ = ("png", "jpg", "jpeg", "gif", "webp", "avif", "ico", "woff", "woff2", "ttf", "mp4", "webm", "mp3")
 
@@ -236,6 +237,8 @@ class Browser:
         self._playwright: Playwright | None = None
         self._chromium: Chromium | None = None
         self._process_id: int | None = None
+        self._spare: _Seat | None = None
+        self._making: anyio.Event | None = None
         self._shown = 0
         self._in_use = 0
         self._last_used = 0.0
@@ -300,32 +303,22 @@ class Browser:
 
     @asynccontextmanager
     async def _tab(
-        self, url: str, *, wants_pictures: bool, width: int = 1280, height: int = 800
+        self, url: str, *, wants_pictures: bool, width: int = _WIDTH, height: int = _HEIGHT
     ) -> "AsyncGenerator[tuple[Tab, tuple[int, str], _World, FilteringProxy]]":
         """Open the page in a context of its own and wait until its text is there."""
         try:
             self._guard.check_url(httpx2.URL(url))
         except (SafeHttpError, httpx2.InvalidURL) as exc:
             raise BrowserProblem(str(exc)) from exc
+        assert self._tasks is not None
         scope: anyio.CancelScope | None = None
         try:
             with anyio.fail_after(self._limits.render_seconds) as scope:
-                async with (
-                    self._slots,
-                    filtering_proxy(
-                        self._guard, connect_seconds=self._limits.connect_seconds, max_bytes=self._limits.max_bytes
-                    ) as proxy,
-                    self._context(proxy, width, height) as context,
-                ):
-                    tab = await context.new_page()
-                    context.on("page", _close_popup)
-                    world = _World(tab, await context.new_cdp_session(tab))
-                    if not wants_pictures:
-                        await world.block(_NOT_READ)
-                    waiting = _Waiting(tab)
-                    answer = await _open(tab, url, proxy)
-                    await self._settle(world, waiting)
-                    yield tab, answer, world, proxy
+                async with self._slots, self._seat(wants_pictures, width, height) as seat:
+                    answer = await _open(seat.tab, url, seat.proxy)
+                    self._tasks.start_soon(self._make_spare)  # while this page is waited for
+                    await self._settle(seat.world, seat.waiting)
+                    yield seat.tab, answer, seat.world, seat.proxy
         except TimeoutError as exc:
             if scope is None or not scope.cancelled_caught:
                 raise
@@ -353,33 +346,86 @@ class Browser:
                 chars_before = chars
 
     @asynccontextmanager
-    async def _context(self, proxy: FilteringProxy, width: int, height: int) -> "AsyncGenerator[BrowserContext]":
-        chromium = await self._started()
-        context: BrowserContext | None = None
+    async def _seat(self, wants_pictures: bool, width: int, height: int) -> "AsyncGenerator[_Seat]":
+        """A fresh context for one page: the one kept ready, where it fits, else a new one."""
+        assert self._tasks is not None
         self._in_use += 1
+        seat: _Seat | None = None
         try:
-            context = await chromium.new_context(
-                proxy={"server": proxy.url, "bypass": "<-loopback>"},
-                accept_downloads=False,
-                service_workers="block",
-                permissions=[],
-                user_agent=_user_agent(chromium.version, self._user_agent),
-                locale=self._language.partition(",")[0].strip() or "en",
-                viewport={"width": width, "height": height},
-            )
-            yield context
+            is_usual = not wants_pictures and (width, height) == (_WIDTH, _HEIGHT)
+            seat = await self._take_spare() if is_usual else None
+            if seat is None:
+                seat = await self._tasks.start(self._keep_seat, wants_pictures, width, height)
+            assert seat is not None
+            yield seat
         finally:
             self._in_use -= 1
             self._shown += 1
             self._last_used = anyio.current_time()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS) as closing:
-                if context is not None:
-                    with contextlib.suppress(_playwright_error()):  # crashed: nothing left to close
-                        await context.close()
-            is_worn = self._shown >= self._limits.pages_per_browser and self._in_use == 0
-            if closing.cancelled_caught or is_worn:
+            if seat is not None:
+                seat.left.set()  # closing it is nothing that the caller has to wait for
+            if self._shown >= self._limits.pages_per_browser and self._in_use == 0:
                 with anyio.CancelScope(shield=True):
                     await self._close()
+
+    async def _take_spare(self) -> "_Seat | None":
+        if self._making is not None:
+            await self._making.wait()
+        spare, self._spare = self._spare, None
+        if spare is None or (self._chromium is not None and self._chromium.is_connected() and spare.is_fit):
+            return spare
+        spare.left.set()
+        return None
+
+    async def _make_spare(self) -> None:
+        """Have the next page's context ready: opening one takes a third of the time of showing a page."""
+        if self._spare is not None or self._making is not None:
+            return
+        assert self._tasks is not None
+        self._making = anyio.Event()
+        try:
+            with contextlib.suppress(_playwright_error(), BrowserProblem, TimeoutError):  # the next page makes its own
+                with anyio.fail_after(self._limits.render_seconds):
+                    self._spare = await self._tasks.start(self._keep_seat, False, _WIDTH, _HEIGHT)
+        finally:
+            self._making.set()
+            self._making = None
+
+    async def _keep_seat(
+        self, wants_pictures: bool, width: int, height: int, *, task_status: "anyio.abc.TaskStatus[_Seat]"
+    ) -> None:
+        """Open a context with its own way out, hand it over, and close it when its page is done with it."""
+        chromium = await self._started()
+        context: BrowserContext | None = None
+        async with filtering_proxy(
+            self._guard, connect_seconds=self._limits.connect_seconds, max_bytes=self._limits.max_bytes
+        ) as proxy:
+            try:
+                context = await chromium.new_context(
+                    proxy={"server": proxy.url, "bypass": "<-loopback>"},
+                    accept_downloads=False,
+                    service_workers="block",
+                    permissions=[],
+                    user_agent=_user_agent(chromium.version, self._user_agent),
+                    locale=self._language.partition(",")[0].strip() or "en",
+                    viewport={"width": width, "height": height},
+                )
+                tab = await context.new_page()
+                context.on("page", _close_popup)
+                world = _World(tab, await context.new_cdp_session(tab))
+                if not wants_pictures:
+                    await world.block(_NOT_READ)
+                seat = _Seat(tab, world, proxy, _Waiting(tab))
+                task_status.started(seat)
+                await seat.left.wait()
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS) as closing:
+                    if context is not None:
+                        with contextlib.suppress(_playwright_error()):  # crashed: nothing left to close
+                            await context.close()
+                if closing.cancelled_caught:
+                    with anyio.CancelScope(shield=True):
+                        await self._close()
 
     async def _started(self) -> "Chromium":
         async with self._starting:
@@ -431,6 +477,9 @@ class Browser:
         """End browser and driver; what does not end by itself is killed with all its children."""
         chromium, playwright, process_id = self._chromium, self._playwright, self._process_id
         self._chromium = self._playwright = self._process_id = None
+        if self._spare is not None:
+            self._spare.left.set()
+            self._spare = None
         with anyio.move_on_after(_CLOSE_SECONDS), contextlib.suppress(_playwright_error()):
             if chromium is not None:
                 await chromium.close()
@@ -442,12 +491,29 @@ class Browser:
                 await playwright.stop()
 
 
+class _Seat:
+    """A context that shows one page: its tab, our world in it, and its only way out."""
+
+    def __init__(self, tab: "Tab", world: "_World", proxy: FilteringProxy, waiting: "_Waiting") -> None:
+        self.tab = tab
+        self.world = world
+        self.proxy = proxy
+        self.waiting = waiting
+        self.left = anyio.Event()
+        """Set by whoever is done with it; what opened the context then closes it."""
+
+    @property
+    def is_fit(self) -> bool:
+        return not self.tab.is_closed() and not self.left.is_set()
+
+
 class _World:
     """JavaScript of ours beside the page's, in a world whose built-ins the page cannot change."""
 
     def __init__(self, tab: "Tab", session: "CDPSession") -> None:
         self._tab = tab
         self._session = session
+        self._context_id: int | None = None
 
     async def block(self, endings: tuple[str, ...]) -> None:
         await _send(self._session, "Network.enable")
@@ -459,25 +525,24 @@ class _World:
             try:
                 return await self._call(function, arguments)
             except _playwright_error():
+                self._context_id = None  # it ended with its document
                 if attempt == 2 or self._tab.is_closed():
                     raise
                 await self._tab.wait_for_load_state("domcontentloaded")
         raise AssertionError
 
     async def _call(self, function: str, arguments: tuple[int, ...]) -> Any:
-        tree = await _send(self._session, "Page.getFrameTree")
-        made = await _send(
-            self._session,
-            "Page.createIsolatedWorld",
-            {"frameId": tree["frameTree"]["frame"]["id"], "worldName": "memento"},
-        )
+        if self._context_id is None:
+            tree = await _send(self._session, "Page.getFrameTree")
+            frame = {"frameId": tree["frameTree"]["frame"]["id"], "worldName": "memento"}
+            self._context_id = (await _send(self._session, "Page.createIsolatedWorld", frame))["executionContextId"]
         shown = ", ".join(map(str, arguments))
         answer = await _send(
             self._session,
             "Runtime.evaluate",
             {
                 "expression": f"({function.strip()})({shown})",
-                "contextId": made["executionContextId"],
+                "contextId": self._context_id,
                 "awaitPromise": True,
                 "returnByValue": True,
             },

@@ -24,6 +24,7 @@ Format = Literal["markdown", "text", "html"]
 Content = Literal["main", "full"]
 
 _TOO_LITTLE = 0.15
+_ARTICLE_CHARS = 100
 _LISTING = 0.5
 """A page with a larger share of its words in links is a list of links."""
 _SHORT_CHARS = 250
@@ -40,6 +41,8 @@ _SCRIPT_MADE = re.compile(
     r"""id=["']?(?:root|app|__next|__nuxt|___gatsby|svelte)\b|\bng-app\b|data-reactroot|enable javascript""",
     re.IGNORECASE,
 )
+_UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 
 
@@ -56,12 +59,15 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
     tree = parse_html(html)
     base = next((href for node in tree.iter("base") if (href := node.get("href"))), "")
     known = _about(tree, url)
+    is_article = _is_article(tree)
     has_scripts = next(tree.iter("script"), None) is not None
     forwards_to = _meta_refresh(tree, url)
     hidden_chars = remove_hidden(tree)
     _make_links_absolute(tree, urljoin(url, base))
     links = _links(tree)
-    text, method = _text(tree, urljoin(url, base), content, format, is_forum=_is_forum(html, url))
+    text, method = _text(
+        tree, urljoin(url, base), content, format, is_forum=_is_forum(html, url), is_article=is_article
+    )
     is_shell = has_scripts and bool(_SCRIPT_MADE.search(html))
     return {
         **known,
@@ -90,7 +96,9 @@ def _about(tree: Element, url: str) -> dict[str, str | None]:
     }
 
 
-def _text(tree: Element, base_url: str, content: Content, format: Format, *, is_forum: bool) -> tuple[str, str]:
+def _text(
+    tree: Element, base_url: str, content: Content, format: Format, *, is_forum: bool, is_article: bool
+) -> tuple[str, str]:
     """Return the text, and how it was found."""
     body = tree.find("body")
     if body is None:
@@ -100,9 +108,13 @@ def _text(tree: Element, base_url: str, content: Content, format: Format, *, is_
     if content == "full":
         return _whole(body, base_url, format), "full"
     visible_words = _words(to_text(body))
-    main = _main_text(tree, base_url, format, include_comments=is_forum)
+    main = _main_text(tree, base_url, format, include_comments=is_forum, is_precise=is_article and not is_forum)
     _drop_frame(body)
-    if _words(main) >= _TOO_LITTLE * visible_words and not _lost_its_links(body, main, format):
+    if is_article:  # it can be short on a page full of other things
+        is_enough = len(main) >= _ARTICLE_CHARS
+    else:
+        is_enough = _words(main) >= _TOO_LITTLE * visible_words and not _lost_its_links(body, main, format)
+    if is_enough:
         return main, "main"
     fallback = _whole(body, base_url, format)
     return (fallback, "fallback") if fallback.strip() else (main, "main")
@@ -126,7 +138,9 @@ def _lost_its_links(body: Element, main: str, format: Format) -> bool:
     )
 
 
-def _main_text(tree: Element, url: str, format: Format, *, include_comments: bool) -> str:
+def _main_text(
+    tree: Element, url: str, format: Format, *, include_comments: bool = False, is_precise: bool = False
+) -> str:
     from trafilatura import extract
 
     is_markdown = format == "markdown"
@@ -139,6 +153,7 @@ def _main_text(tree: Element, url: str, format: Format, *, include_comments: boo
         include_tables=True,
         include_images=False,
         include_comments=include_comments,
+        favor_precision=is_precise,
         with_metadata=False,
     )
     return "\n".join(line.rstrip() for line in (found or "").splitlines())
@@ -149,13 +164,21 @@ def _whole(body: Element, base_url: str, format: Format) -> str:
 
 
 def _words(text: str) -> int:
-    """Count words, those in link targets left out: `](https://…)` is no text."""
-    return len(re.findall(r"\w+", re.sub(r"\]\([^)]*\)", "]", text)))
+    """Count words, those in link targets left out: `](https://…)` is no text. Where none are spaced, each character."""
+    return len(_WORD.findall(re.sub(r"\]\([^)]*\)", "]", text)))
 
 
 def _is_forum(html: str, url: str) -> bool:
     """What trafilatura would drop as comments is the content there (WCXB: forum F1 .739 without, .791 with)."""
     return bool(_FORUM_URL.search(url) or _FORUM.search(html[:20_000]))
+
+
+def _is_article(tree: Element) -> bool:
+    """What calls itself an article is cut more closely: the article benchmark's F1 is .964 so and .960 otherwise."""
+    for node in tree.iter("meta"):
+        if (node.get("property") or "").lower() == "og:type":
+            return (node.get("content") or "").strip().lower() == "article"
+    return False
 
 
 def _make_links_absolute(tree: Element, base_url: str) -> None:

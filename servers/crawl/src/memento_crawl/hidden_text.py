@@ -27,7 +27,7 @@ _HIDING = re.compile(
       | content-visibility\s*:\s*hidden
       | opacity\s*:\s*(?:0*\.0\d*|0+)%?\s*(?:!|;|$)
       | filter\s*:[^;]*opacity\(\s*0
-      | font-size\s*:\s*(?:0*\.?0*|0*[01](?:\.\d+)?px|0?\.[012]\d*r?em|[0-9](?:\.\d+)?%)[a-z%]*\s*(?:!|;|$)
+      | font-size\s*:\s*(?:(?:0+(?:\.0*)?|\.0+)[a-z%]*|0*[01](?:\.\d+)?px|0?\.[012]\d*r?em|[0-9](?:\.\d+)?%)\s*(?:!|;|$)
       | (?:max-)?(?:height|width)\s*:\s*0(?:px|r?em|%)?\s*(?:!|;|$)
       | line-height\s*:\s*0(?:px|r?em|%)?\s*(?:!|;|$)
       | (?:left|right|top|bottom|text-indent|margin(?:-left|-top)?)\s*:\s*-\d{3,}(?:\.\d+)?(?:px|r?em|v[wh]|%)?

@@ -1,0 +1,68 @@
+"""Ways to put text in front of a model that no reader of the page sees (guides/web.md §5.5)."""
+
+__all__ = ["HIDDEN_FROM_PARSERS", "HIDING"]
+
+HIDING: dict[str, str] = {
+    "display none": '<p style="display:none">{}</p>',
+    "display none, spaced and shouted": '<p style="color:red; DISPLAY : NONE !important">{}</p>',
+    "display none behind a CSS comment": '<p style="dis/**/play:none">{}</p>',
+    "visibility hidden": '<p style="visibility:hidden">{}</p>',
+    "visibility collapse": '<p style="visibility: collapse">{}</p>',
+    "content-visibility": '<div style="content-visibility:hidden">{}</div>',
+    "opacity 0": '<p style="opacity:0">{}</p>',
+    "opacity 0.01": '<p style="opacity: 0.01;">{}</p>',
+    "filter opacity": '<p style="filter:opacity(0%)">{}</p>',
+    "font size 0": '<p style="font-size:0">{}</p>',
+    "font size 1px": '<p style="font-size: 1px">{}</p>',
+    "line height 0": '<p style="line-height:0">{}</p>',
+    "height 0": '<p style="height:0;overflow:hidden">{}</p>',
+    "max-height 0": '<div style="max-height:0px;overflow:hidden"><p>{}</p></div>',
+    "a pixel wide": '<p style="width:1px;height:1px;overflow:hidden;position:absolute">{}</p>',
+    "far left": '<p style="position:absolute;left:-9999px">{}</p>',
+    "far left in em": '<p style="position:absolute;left:-999em">{}</p>',
+    "far down": '<p style="position:fixed;top:99999px">{}</p>',
+    "text indent": '<p style="text-indent:-5000px">{}</p>',
+    "negative margin": '<p style="margin-left:-9999px">{}</p>',
+    "clip rect": '<p style="position:absolute;clip:rect(0,0,0,0)">{}</p>',
+    "clip path": '<p style="clip-path:inset(100%)">{}</p>',
+    "scale 0": '<p style="transform:scale(0)">{}</p>',
+    "moved away": '<p style="transform:translateX(-9999px)">{}</p>',
+    "transparent": '<p style="color:transparent">{}</p>',
+    "rgba 0": '<p style="color:rgba(0,0,0,0)">{}</p>',
+    "white on white": '<p style="color:#fff;background:#ffffff">{}</p>',
+    "white on the page": '<p style="color:white">{}</p>',
+    "colour of the parent's ground": '<div style="background-color:#000"><p style="color:black">{}</p></div>',
+    "hidden": "<p hidden>{}</p>",
+    "aria-hidden": '<p aria-hidden="true">{}</p>',
+    "inside something hidden": "<div hidden><section><p>{}</p></section></div>",
+    "comment": "<!-- {} -->",
+    "script": "<script>var x = '{}'</script>",
+    "json": '<script type="application/json">"{}"</script>',
+    "style": "<style>/* {} */</style>",
+    "template": "<template><p>{}</p></template>",
+    "noscript": "<noscript><p>{}</p></noscript>",
+    "svg title": "<svg><title>{}</title><desc>{}</desc></svg>",
+    "hidden input": '<input type="hidden" value="{}">',
+    "alt text": '<img src="x.png" alt="{}">',
+    "title attribute": '<p title="{}">Seen</p>',
+    "data attribute": '<p data-note="{}">Seen</p>',
+    "closed dialog": "<dialog>{}</dialog>",
+    "iframe": "<iframe>{}</iframe>",
+    "class": '<style>.x{{display:none}}</style><p class="a x">{}</p>',
+    "class with another": '<style>p.x, h1 em{{visibility:hidden}}</style><p class="x">{}</p>',
+    "id": '<style>#x{{position:absolute;left:-10000px}}</style><p id="x">{}</p>',
+    "element": "<style>aside{{display:none}}</style><aside>{}</aside>",
+    "class in a screen rule": '<style>@media screen{{.x{{display:none}}}}</style><p class="x">{}</p>',
+    "link nowhere": '<a href="javascript:void({})">Seen</a>',
+}
+"""Markup with `{}` where the hidden text stands; other braces are doubled."""
+
+HIDDEN_FROM_PARSERS = {
+    "a style sheet of its own": '<link rel="stylesheet" href="/hide.css"><p class="far">SECRET</p>',
+    "a combined selector": "<style>main > div p:nth-child(1){opacity:0}</style><main><div><p>SECRET</p></div></main>",
+    "a script": '<p id="s">SECRET</p><script>document.getElementById("s").style.display = "none"</script>',
+    "the colour of a ground from a sheet": "<style>.g{background:#123}.t{color:#123}</style>"
+    '<div class="g"><p class="t">SECRET</p></div>',
+    "a variable": "<style>:root{--x:none}.v{display:var(--x)}</style><p class='v'>SECRET</p>",
+}
+"""Only a browser can know; `SECRET` is the hidden text, and `/hide.css` moves `.far` out of sight."""
