@@ -107,13 +107,13 @@ class DelimitedStream:
     def count_lines(self) -> int:
         """How many lines the file has: more than rows where lines are blank or cells hold line ends."""
         self._file.seek(0)
-        text = io.TextIOWrapper(self._file, self._python_encoding, errors="replace")
-        count, last = 0, "\n"
-        while piece := text.read(1 << 20):
-            count += piece.count("\n")
-            last = piece[-1]
-        text.detach()
-        return count + (last != "\n")
+        unit = len("\n".encode(f"{self.encoding}-le" if self.encoding in ("utf-16", "utf-32") else self.encoding))
+        count, last = 0, b"\n"
+        while piece := self._file.read(1 << 20):
+            # Of a wide character that ends a line one byte is the line end's; others with that byte are rare.
+            count += piece.count(b"\n")
+            last = piece[-unit:]
+        return count + (b"\n" not in last)
 
 
 def _fit(text: str, delimiter: str) -> tuple[float, int, int]:
