@@ -3,6 +3,7 @@
 import importlib
 import io
 import struct
+import sys
 import zipfile
 import zlib
 from contextlib import suppress
@@ -63,6 +64,22 @@ def test_an_xls_workbook_gives_formats_colours_formulas_and_merged_ranges() -> N
         "A4": {"shown": "wide", "merged": "A4:C5"},
     }
     assert text(styled_xls()).splitlines()[2] == "| Blue | 12.5% | 2024-03-01 |"
+
+
+def test_without_xlrd_an_xls_workbook_gives_its_values_and_says_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nothing_found(_: str) -> None:
+        return None
+
+    monkeypatch.setitem(sys.modules, "xlrd", None)
+    monkeypatch.setattr("importlib.util.find_spec", nothing_found)
+    document = read_file(io.BytesIO(styled_xls()), "x")
+    assert "| Blue | 0.125 |" in document.sections[0].text
+    assert document.notes == [
+        "Values alone: number formats, colours and formulas of XLS need xlrd (pip install 'memento-documents[xls]')."
+    ]
+    assert read_cells(io.BytesIO(styled_xls()), "x", None, "A1:B2").notes[0] == document.notes[0]
 
 
 def ref(row: int, column: int) -> bytes:

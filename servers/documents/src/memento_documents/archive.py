@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, cast
 
+from memento_documents import progress
 from memento_documents.kinds import MEMBER_MARK, Unreadable, detect_kind
 from memento_documents.reading import Document, Section
 
@@ -29,6 +30,9 @@ _MAX_UNPACKED_BYTES = 200_000_000
 """Of one member; and of all that is unpacked to look through a compressed TAR."""
 _MAX_MEMBERS = 100_000
 _LISTED = 2_000
+_PIECE_BYTES = 1 << 20
+_LONG_BYTES = 4_000_000
+"""Unpacking less is over before anybody asks how far it is."""
 _UNPACKERS: dict[str, Callable[[BinaryIO], BinaryIO]] = {
     "gzip": lambda file: cast(BinaryIO, gzip.GzipFile(fileobj=file)),
     "bzip2": lambda file: cast(BinaryIO, bz2.BZ2File(file)),
@@ -119,6 +123,7 @@ def _members(file: BinaryIO, kind: Literal["zip", "tar"]) -> Iterator[_Member]:
                 for count, info in enumerate(archive):
                     if count >= _MAX_MEMBERS:
                         raise Unreadable(f"The archive has more than {_MAX_MEMBERS} members; it is not read.")
+                    _report_place(file)
                     if not info.isdir():
                         what = "" if info.isreg() else "a link or device, not followed"
                         yield _Member(info.name, info.size, what)
@@ -136,6 +141,7 @@ def _content(file: BinaryIO, kind: str, member: str, outer: str) -> bytes:
         with _tar(file) as archive:
             names: list[str] = []
             for info in archive:
+                _report_place(file)
                 names.append(info.name)
                 if info.name == member and info.isreg():
                     inner = archive.extractfile(info)
@@ -154,6 +160,15 @@ def _content(file: BinaryIO, kind: str, member: str, outer: str) -> bytes:
             return _read(cast(BinaryIO, inner), f"{member!r}", info.file_size)
 
 
+def _report_place(file: BinaryIO) -> None:
+    """How far into the packed archive one has come: a compressed TAR is unpacked all along to be listed."""
+    place = file.tell()
+    size = file.seek(0, io.SEEK_END)
+    file.seek(place)
+    if size > _LONG_BYTES:
+        progress.report(place // 1_000, size // 1_000, "kilobyte")
+
+
 def _no_member(member: str, outer: str, names: list[str]) -> Unreadable:
     near = [name for name in names if name.casefold().endswith(member.casefold().rpartition("/")[2])]
     shown = ", ".join((near or names)[:20]) + (", …" if len(near or names) > 20 else "")
@@ -164,10 +179,16 @@ def _read(file: BinaryIO, what: str, promised: int = 0) -> bytes:
     limit = f"{_MAX_UNPACKED_BYTES // 1_000_000} MB, the most that is unpacked here"
     if promised > _MAX_UNPACKED_BYTES:
         raise Unreadable(f"{what} unpacks to {promised / 1e6:.0f} MB; over {limit}.")
-    content = file.read(_MAX_UNPACKED_BYTES + 1)
-    if len(content) > _MAX_UNPACKED_BYTES:
-        raise Unreadable(f"{what} unpacks to over {limit}.")
-    return content
+    pieces: list[bytes] = []
+    size = 0
+    while piece := file.read(_PIECE_BYTES):
+        pieces.append(piece)
+        size += len(piece)
+        if size > _MAX_UNPACKED_BYTES:
+            raise Unreadable(f"{what} unpacks to over {limit}.")
+        if promised > _LONG_BYTES:
+            progress.report(size // 1_000_000, promised // 1_000_000, "megabyte")
+    return b"".join(pieces)
 
 
 class _Bounded(io.RawIOBase):

@@ -146,6 +146,7 @@ def _workbook(file: BinaryIO, kind: Kind, sheet: str | None, cells: str | None, 
 
     sections: list[Section] = []
     notes: list[str] = []
+    is_cut = False
     block = parse_range(cells) if cells else None
     found = sheet_rows(file, only=sheet, block=block)
     if kind != "xlsx":
@@ -155,13 +156,14 @@ def _workbook(file: BinaryIO, kind: Kind, sheet: str | None, cells: str | None, 
         sections.append(
             Section(markdown_table(each.rows), sheet=each.name, rows=each.total_rows or len(each.rows), columns=width)
         )
+        is_cut = is_cut or (each.is_cut and cells is None)
+        notes += [note for note in each.notes if note not in notes]
         if each.is_cut:
             total = f"{each.total_rows} rows" if each.total_rows else "more rows than these"
             notes.append(
                 f"Sheet {each.name!r} has {total}; the first {len(each.rows)} are shown. Read others with range, as "
                 f"'{len(each.rows) + 1}:{len(each.rows) + PEEKED_ROWS}'; count and filter with query_table."
             )
-    is_cut = bool(notes) and cells is None
     if whole and is_cut:
         rows = [
             Section("\n".join(" | ".join(row) for row in rows) + "\n", sheet=name)

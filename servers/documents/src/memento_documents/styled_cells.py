@@ -6,6 +6,7 @@ Owns the common shape and the choice of reader. `spreadsheet` is faster where va
 
 import datetime as dt
 import importlib
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -13,6 +14,11 @@ from typing import Any, BinaryIO
 from memento_documents.kinds import Kind, Unreadable
 
 __all__ = ["StyledCell", "StyledSheet", "as_moment", "styled_sheets"]
+
+
+_WITHOUT_XLRD = (
+    "Values alone: number formats, colours and formulas of XLS need xlrd (pip install 'memento-documents[xls]')."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,8 @@ def styled_sheets(file: BinaryIO, kind: Kind, only: str | None = None) -> Iterat
         Unreadable: encrypted, damaged, or there is no such sheet.
     """
     match kind:
+        case "xls" if importlib.util.find_spec("xlrd") is None:
+            sheets = _plain_sheets
         case "xls":
             from memento_documents.xls import xls_sheets as sheets
         case "xlsb":
@@ -73,6 +81,20 @@ def styled_sheets(file: BinaryIO, kind: Kind, only: str | None = None) -> Iterat
         raise Unreadable(
             f"There is no sheet {only!r}; the workbook has: {listed}." if names else "The workbook has no sheets."
         )
+
+
+def _plain_sheets(file: BinaryIO) -> Iterator[StyledSheet]:
+    """The values alone, of an XLS workbook where xlrd is not installed."""
+    from memento_documents.spreadsheet import sheet_values
+
+    for name, rows in sheet_values(file):
+        cells = (
+            StyledCell(row, column, value)
+            for row, values in enumerate(rows, start=1)
+            for column, value in enumerate(values, start=1)
+            if value != ""
+        )
+        yield StyledSheet(name, cells, notes=[_WITHOUT_XLRD])
 
 
 def as_moment(value: float, number_format: str, *, from_1904: bool) -> float | dt.datetime | dt.date | dt.time:

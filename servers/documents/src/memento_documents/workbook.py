@@ -10,10 +10,11 @@ import warnings
 import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from xml.etree.ElementTree import ParseError
 
+from memento_documents import progress
 from memento_documents.cells import CellRange
 from memento_documents.kinds import Kind, Unreadable
 from memento_documents.number_format import display
@@ -38,6 +39,7 @@ __all__ = [
 READ_WHOLE_CELLS = 60_000
 """A workbook of more cells is shown by its first rows: parsing all of it takes seconds, and nobody can read it."""
 PEEKED_ROWS = 100
+_ROWS_BETWEEN_REPORTS = 1_000
 MAX_RANGE_CELLS = 200_000
 _MAX_SEARCHED_CELLS = 5_000_000
 _DIMENSION = re.compile(rb'<(?:\w+:)?dimension ref="([A-Z]{1,3}\d{1,7}(?::[A-Z]{1,3}\d{1,7})?)"')
@@ -53,6 +55,7 @@ class SheetRows:
     total_rows: int | None
     is_cut: bool
     """There are rows, of those asked for, that were not read."""
+    notes: list[str] = field(default_factory=list[str])
 
 
 def sheet_rows(file: BinaryIO, *, only: str | None = None, block: CellRange | None = None) -> Iterator[SheetRows]:
@@ -75,7 +78,10 @@ def sheet_rows(file: BinaryIO, *, only: str | None = None, block: CellRange | No
             rows: list[list[str]] = []
             last_filled = 0
             is_cut = False
-            for row in sheet.iter_rows(bounds.first_row, bounds.last_row, bounds.first_column, bounds.last_column):
+            reading = sheet.iter_rows(bounds.first_row, bounds.last_row, bounds.first_column, bounds.last_column)
+            for number, row in enumerate(reading, start=1):
+                if number % _ROWS_BETWEEN_REPORTS == 0 and sheet.max_row:
+                    progress.report(number, sheet.max_row, "row")
                 if left < 0 or len(rows) == most_rows:
                     is_cut = True
                     break
@@ -121,7 +127,7 @@ def styled_rows(
             rows[down][across] = display(cell.value, cell.number_format) if cell.shown is None else cell.shown
         if is_cut and not block:
             rows = rows[:PEEKED_ROWS]
-        yield SheetRows(sheet.name, rows, sheet.total_rows if is_cut and not block else None, is_cut)
+        yield SheetRows(sheet.name, rows, sheet.total_rows if is_cut and not block else None, is_cut, sheet.notes)
 
 
 def whole_sheets(file: BinaryIO, kind: Kind, only: str | None = None) -> Iterator[tuple[str, list[list[str]]]]:

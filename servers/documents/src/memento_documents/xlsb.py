@@ -4,14 +4,14 @@ Reads the records of [MS-XLSB] 2.4 directly; section numbers below are of it. Fo
 (2.2.2); those with a token that is not among `_Formula`'s are counted and left out.
 """
 
-import importlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from memento_documents.kinds import Unreadable
 from memento_documents.package import Package, open_package
+from memento_documents.spreadsheet_functions import FUNCTIONS
 from memento_documents.styled_cells import StyledCell, StyledSheet, as_moment
 
 __all__ = ["rk_number", "xlsb_sheets"]
@@ -302,15 +302,14 @@ class _Formula:
         """Tokens that come in three classes: reference, value, array."""
         match token:
             case 0x21 | 0x22:
-                functions: dict[int, Any] = importlib.import_module("xlrd.formula").func_defs
                 has_count = token == 0x22
                 (number,) = struct.unpack_from("<H", tokens, at + has_count)
-                known = functions.get(number & 0x7FFF)
-                if known is None:
+                name, count = FUNCTIONS.get(number & 0x7FFF, (None, None))
+                count = tokens[at] & 0x7F if has_count else count
+                if name is None or count is None:
                     return None
-                count = tokens[at] & 0x7F if has_count else int(known[1])
                 taken = [self._stack.pop() for _ in range(count)]
-                self._stack.append(f"{known[0]}({','.join(reversed(taken))})")
+                self._stack.append(f"{name}({','.join(reversed(taken))})")
                 return 2 + has_count
             case 0x24:
                 row, column = struct.unpack_from("<IH", tokens, at)
