@@ -4,12 +4,11 @@ Written to what the SDK's client sends (e2b 2.63, e2b-code-interpreter 2.11); th
 classes. Code runs in sessions of `memento_code` at level `landlock`, so what the SDK brings back has really happened.
 """
 
-import base64
 import json
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +30,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from memento_code.sandbox import Limits, Sandbox, find_sandbox
-from memento_code.session import Outcome, Session
+from memento_code.session import Session
 
 __all__ = ["E2BServer", "e2b_server"]
 
@@ -45,6 +44,25 @@ class _Machine:
 
     def path(self, given: str) -> Path:
         return Path(os.path.normpath(self.folder / given))
+
+    @contextmanager
+    def listened_to(self) -> Generator[list[bytes]]:
+        """Each line that comes through the session's pipe of events meanwhile."""
+        lines: list[bytes] = []
+        session: Any = self.session
+        next_line = session._next_line
+
+        async def heard() -> bytes | None:
+            line: bytes | None = await next_line()
+            if line is not None:
+                lines.append(line)
+            return line
+
+        session._next_line = heard
+        try:
+            yield lines
+        finally:
+            del session._next_line
 
 
 @dataclass
@@ -98,12 +116,15 @@ class E2BServer:
         code = (await request.json())["code"]
         return StreamingResponse(self._events(machine, code), media_type="application/x-ndjson")
 
-    async def _events(self, machine: _Machine, code: str) -> AsyncIterator[str]:
-        yield json.dumps({"type": "number_of_executions", "execution_count": 1}) + "\n"
-        ran = await machine.session.run(code, timeout_seconds=60)
-        for event in _as_events(ran):
-            yield json.dumps(event) + "\n"
-        yield json.dumps({"type": "end_of_execution"}) + "\n"
+    async def _events(self, machine: _Machine, code: str) -> AsyncIterator[bytes]:
+        """The local worker's own stream, as it came out of its pipe: it is E2B's, but for what is printed."""
+        with machine.listened_to() as lines:
+            ran = await machine.session.run(code, timeout_seconds=60)
+        for name, output in (("stdout", ran.stdout), ("stderr", ran.stderr)):
+            if output.text:
+                yield json.dumps({"type": name, "text": output.text, "timestamp": 0}).encode() + b"\n"
+        for line in lines:
+            yield line + b"\n"
 
     # --- envd
 
@@ -119,26 +140,6 @@ class E2BServer:
         path.write_bytes(await request.body())
         path.chmod(0o666)
         return JSONResponse([{"name": path.name, "type": "file", "path": str(path)}])
-
-
-def _as_events(ran: Outcome) -> list[dict[str, Any]]:
-    """As E2B's server sends them: streams, results with the main one last, then the error."""
-    events: list[dict[str, Any]] = [
-        {"type": name, "text": output.text, "timestamp": 0}
-        for name, output in (("stdout", ran.stdout), ("stderr", ran.stderr))
-        if output.text
-    ]
-    for image in ran.images:
-        events.append({"type": "result", "png": base64.b64encode(image).decode(), "is_main_result": False})
-    for table in ran.tables:
-        columns = {name: [row[n] for row in table.rows] for n, name in enumerate(table.columns)}
-        events.append({"type": "result", "data": columns, "is_main_result": False})
-    if ran.value is not None:
-        events.append({"type": "result", "text": ran.value.strip("'"), "is_main_result": True})
-    if ran.error is not None:
-        trace = ran.error.traceback
-        events.append({"type": "error", "name": ran.error.name, "value": ran.error.message, "traceback": trace})
-    return events
 
 
 class _Files(Filesystem):

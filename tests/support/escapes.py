@@ -13,8 +13,9 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["ESCAPES", "KEY", "PROTOCOL_ATTACKS", "SAFE_UNCONFINED", "SLOW", "Prey", "lay_out_prey", "prelude"]
+__all__ = ["ESCAPES", "KEY", "PROTOCOL_ATTACKS", "SAFE_UNCONFINED", "SLOW", "Prey", "ending", "lay_out_prey", "prelude"]
 
 KEY = "sk-secret-0123456789"
 """The caller puts it into its own environment, for the attacks to find."""
@@ -247,9 +248,9 @@ PROTOCOL_ATTACKS: dict[str, tuple[str, str]] = {
     "not a number": ("float('nan')", "fine"),
     "a deep list": ("x = []\nfor _ in range(100000): x = [x]\nx", "error"),
     "its own json module": ("open('json.py', 'w').write('raise SystemExit')", "fine"),
-    "builtins deleted": ("import builtins\nfor n in list(vars(builtins)): delattr(builtins, n) if n != 'delattr' else 0", "any"),
-    "json.dumps replaced": ("import json\njson.dumps = lambda *a, **k: 'junk'", "any"),
-    "os.write replaced": ("import os\nos.write = lambda *a: 0", "limit"),
+    "builtins deleted": ("import builtins\nfor n in list(vars(builtins)): delattr(builtins, n) if n != 'delattr' else 0", "lost"),
+    "json.dumps replaced": ("import json\njson.dumps = lambda *a, **k: 'junk'", "fine"),
+    "os.write replaced": ("import os\nos.write = lambda *a: 0", "fine"),
     "garbage in every pipe": ("import os\nfor n in range(3, 30):\n    try: os.write(n, b'garbage\\n')\n    except OSError: pass", "lost"),
     "an endless line in every pipe": ("import os\nfor n in range(3, 30):\n    try:\n        while True: os.write(n, b'x' * 65536)\n"
     "    except OSError: pass", "lost"),
@@ -257,21 +258,30 @@ PROTOCOL_ATTACKS: dict[str, tuple[str, str]] = {
     "    except OSError: pass\n'true'", "fine"),
     "a fork that keeps the pipes": ("import os, time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\n'parent'", "fine"),
     "signals ignored": ("import signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n"
-    "    except (OSError, ValueError): pass\nwhile True: pass", "any"),
+    "    except (OSError, ValueError): pass\nwhile True: pass", "killed"),
     "a thread that never ends": ("import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()", "fine"),
     "null bytes": ("x = 1\x00", "error"),
     "syntax": ("x = = 1", "error"),
     "nested parentheses": ("(" * 5000 + ")" * 5000, "error"),
     "a flood of prints": ("while True: print('x' * 100_000)", "limit"),
-    "a value of 200 MB": ("'x' * 200_000_000", "any"),
+    "a value of 200 MB": ("'x' * 200_000_000", "fine"),
     "a crash": ("import ctypes\nctypes.string_at(0)", "lost"),
     "an end without a word": ("import os\nos._exit(0)", "lost"),
-    "only a kill ends it": ("import time\nwhile True:\n    try:\n        while True: time.sleep(0.01)\n    except BaseException: pass", "lost"),
+    "only a kill ends it": ("import time\nwhile True:\n    try:\n        while True: time.sleep(0.01)\n    except BaseException: pass", "killed"),
     "a late word of a thread": ("import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.2), print('late'))).start()", "fine"),
     "a zombie": ("import os\nif os.fork() == 0: os._exit(0)\n'parent'", "fine"),
     "stdin closed": ("import os\nos.close(0)", "fine"),
     "files that are no files": ("import os\nos.mkfifo('fifo.png')\nopen('sparse', 'wb').truncate(60 << 20)\nos.symlink('/etc/passwd', 'link.png')", "fine"),
 }  # fmt: skip
-"""Code that goes for the session's own process and pipes, and how the run may end: fine, error, limit, lost, any.
+"""Code that goes for the session's own process and pipes, and how the run ends.
 
+fine; error: the code raised; limit: interrupted at the time limit; killed: over the limit it did not heed the interrupt;
+lost: the session ended otherwise. The time limit is half a second for `limit` and `killed`, and ample for the rest.
 Whatever it does, the server must answer, believe nothing forged, and give a working session afterwards."""
+
+
+def ending(ran: dict[str, Any]) -> str:
+    """How a run of `run_python` ended, in the words of `PROTOCOL_ATTACKS`."""
+    if ran.get("lost"):
+        return "killed" if "could not be interrupted" in ran["lost"] else "lost"
+    return "limit" if ran.get("limit") == "time limit of 0.5 s" else "error" if ran.get("error") else "fine"

@@ -7,8 +7,8 @@ import pytest
 
 from memento_code.contract import CHECKS, BackendSession, check
 from memento_code.e2b import E2BSandbox
+from memento_code.execution import Outcome
 from memento_code.sandbox import Level, Limits, Sandbox, find_sandbox
-from memento_code.session import Outcome
 from support.e2b_server import e2b_server
 
 pytestmark = pytest.mark.anyio

@@ -187,6 +187,85 @@ async def test_what_only_claims_to_be_a_picture_is_left_out() -> None:
     assert len(result.content) == 1
 
 
+RICH = """
+class Everything:
+    def __repr__(self): return 'everything'
+    def _repr_html_(self): return '<b>bold</b>'
+    def _repr_markdown_(self): return '**bold**'
+    def _repr_svg_(self): return '<svg xmlns="http://www.w3.org/2000/svg"/>'
+    def _repr_latex_(self): return '$x^2$'
+    def _repr_json_(self): return {'a': [1, None, 'é']}, {'expanded': True}
+    def _repr_jpeg_(self): return b'\\xff\\xd8\\xff' + bytes(9)
+class Bundle:
+    def __repr__(self): return 'bundle'
+    def _repr_mimebundle_(self, include=None, exclude=None): return {'text/html': '<i>it</i>', 'text/plain': 'x'}
+    def _repr_latex_(self): raise ValueError('broken')
+display(Bundle())
+Everything()
+"""
+
+
+async def test_every_form_of_a_result_is_kept(level: Level) -> None:
+    async with server(level) as client:
+        result = await client.call_tool("run_python", {"code": RICH})
+    assert result.structured_content is not None
+    bundle, everything = result.structured_content["results"]
+    assert bundle == {"text": "bundle", "html": "<i>it</i>", "is_main_result": False}
+    assert everything == {
+        "html": "<b>bold</b>",
+        "markdown": "**bold**",
+        "svg": '<svg xmlns="http://www.w3.org/2000/svg"/>',
+        "latex": "$x^2$",
+        "json": '{"a": [1, null, "é"]}',
+        "picture": 1,
+        "is_main_result": True,
+    }
+    assert result.structured_content["value"] == "everything"
+    assert isinstance(result.content[1], ImageContent)
+    assert result.content[1].mime_type == "image/jpeg"
+    assert 'json:\n{"a": [1, null, "é"]}' in text_of(result)
+    assert "latex:\n$x^2$" in text_of(result)
+
+
+async def test_a_form_that_is_too_long_is_named_and_a_wrong_one_passed_over() -> None:
+    code = """
+class Odd:
+    def __repr__(self): return 'odd'
+    def _repr_html_(self): return 'x' * 1_001
+    def _repr_svg_(self): return b'bytes'
+    def _repr_json_(self): return {1, 2}
+    def _repr_latex_(self): return 'x' * 1_000
+    def _repr_markdown_(self): return None
+from unittest.mock import Mock
+display(Mock())
+Odd()
+"""
+    async with server(max_value_chars=1_000) as client:
+        result = await ask(client, "run_python", code=code)
+    (odd,) = result["results"]
+    assert odd["left_out"] == ["html", "json", "svg"]
+    assert set(odd) == {"latex", "left_out", "is_main_result"}
+    assert result["stdout"].startswith("<Mock id=")
+
+
+async def test_what_was_shown_before_the_time_limit_is_kept(level: Level) -> None:
+    code = "class L:\n    def _repr_latex_(self): return '$1$'\ndisplay(L())\nimport time\ntime.sleep(60)"
+    async with server(level) as client:
+        result = await ask(client, "run_python", code=code, timeout_seconds=0.5)
+    assert result["limit"] == "time limit of 0.5 s"
+    assert result["results"][0]["latex"] == "$1$"
+
+
+async def test_code_that_shows_things_without_end_is_stopped_and_its_session_lives() -> None:
+    """An interrupt waits for the event that is being sent: half of one would end the session."""
+    code = "class L:\n    def _repr_latex_(self): return 'x' * 9_000\nl = L()\nwhile True: display(l)"
+    async with server() as client:
+        result = await ask(client, "run_python", code=code, timeout_seconds=0.3)
+        after = await ask(client, "run_python", code="l.__class__.__name__")
+    assert (result["limit"], len(result["results"])) == ("time limit of 0.3 s", 50)
+    assert (after["value"], after["state"]) == ("'L'", "kept")
+
+
 ANALYSIS = os.environ.get("TEST_ANALYSIS_PYTHON", "")
 needs_analysis = pytest.mark.skipif(
     not ANALYSIS, reason="set TEST_ANALYSIS_PYTHON to a Python that has pandas and matplotlib"

@@ -12,7 +12,7 @@ from mcp.types import CallToolResult, TextContent
 
 from memento_code.sandbox import Level
 from memento_code.server import Settings, build_server
-from support.escapes import PROTOCOL_ATTACKS
+from support.escapes import PROTOCOL_ATTACKS, ending
 from support.processes import running_with
 
 pytestmark = pytest.mark.anyio
@@ -159,12 +159,11 @@ async def test_sessions_run_side_by_side(level: Level) -> None:
 async def test_whatever_the_code_does_to_its_own_process_the_server_answers_and_goes_on(attack: str) -> None:
     code, ends = PROTOCOL_ATTACKS[attack]
     async with server() as client:
-        ran = await run(client, code, timeout_seconds=0.5)
-        how = "lost" if ran.get("lost") else "limit" if ran.get("limit") else "error" if ran.get("error") else "fine"
+        ran = await run(client, code, timeout_seconds=0.5 if ends in ("limit", "killed") else 60)
         with anyio.fail_after(20):
             await client.call_tool("reset_session", {})
             after = await run(client, "20 + 22")
-    assert (how == ends) or ends == "any" or (ends == "limit" and how == "lost"), ran
+    assert ending(ran) == ends, ran
     assert "FORGED" not in str(ran)
     assert after["value"] == "42"
 

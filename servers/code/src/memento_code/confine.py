@@ -59,7 +59,6 @@ def confine(config: dict[str, Any]) -> None:
         os.setresgid(config["user_id"], config["user_id"], config["user_id"])
         os.setresuid(config["user_id"], config["user_id"], config["user_id"])
     if config["filter"]:
-        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         restrict_files(config["read_only"], config["read_write"])
         _restrict_system_calls()
 
@@ -171,6 +170,7 @@ def restrict_files(read_only: list[str], read_write: list[str], *, may_connect: 
     abi = landlock_abi()
     if abi < 1:
         raise OSError(ctypes.get_errno(), "this kernel has no Landlock")
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)  # else only root may restrict itself
     every_access = (1 << _FS_ACCESSES_BY_ABI.get(abi, 16)) - 1
     attributes = struct.pack("=Q", every_access)
     if abi >= 4:

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 import anyio
 
+from memento_code.execution import Outcome
 from memento_code.sandbox import Level, Limits, find_sandbox
-from memento_code.session import Outcome, SessionLost
+from memento_code.session import SessionLost
 
 __all__ = ["CHECKS", "Backend", "BackendSession", "check"]
 

@@ -1,31 +1,31 @@
 """Backend `e2b`: each session is a microVM at E2B, driven through their SDK (`pip install 'memento-code[e2b]'`).
 
-Owns the translation between a session's requests (`worker.py`'s) and the SDK. How strong the isolation is, is E2B's
-word: nothing is probed here, and the limits on memory, processes and files are those of the template.
+Owns the translation between a session's requests (`worker.py`'s) and the SDK; events are read by `execution.py`. How
+strong the isolation is, is E2B's word: nothing is probed here, and the limits on memory, processes and files are those
+of the template.
 
 Two traps of the SDK, measured with 2.11: `run_code(timeout=2)` comes back after 4 s, and the next call on that kernel
 may hang. So the deadline is ours, and a machine whose code ran over it is killed rather than used again.
 """
 
 import base64
-import binascii
 import logging
 import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from pydantic import ValidationError
 
+from memento_code.execution import Execution, Outcome
 from memento_code.sandbox import Limits
-from memento_code.session import DataTable, MadeFile, Outcome, OutputSink, RaisedError, SessionLost, pictures
-from memento_kit import StartupError, strip_invisible
+from memento_code.session import SessionLost
+from memento_kit import StartupError
 
 if TYPE_CHECKING:
     from e2b import EntryInfo
-    from e2b_code_interpreter import AsyncSandbox, Execution
+    from e2b_code_interpreter import AsyncSandbox
 
 __all__ = ["E2BSandbox", "E2BSession"]
 
@@ -35,7 +35,6 @@ _REQUEST_SECONDS = 30.0
 _LIFE_SECONDS = 3_600
 """After so long without a sign of life from here E2B ends the machine; renewed when half of it is over."""
 _MAX_DEPTH = 8
-_MAX_TABLE_ROWS = 50
 
 
 class E2BSandbox:
@@ -85,7 +84,7 @@ class E2BSession:
         self._max_value_chars = max_value_chars
         self._output_bytes = output_bytes
         self._lock = anyio.Lock()
-        self._stdout: OutputSink | None = None
+        self._execution: Execution | None = None
         self._seen: dict[str, tuple[int, object]] = {}
         self._renewed_at = time.monotonic()
         self.is_running = False
@@ -99,8 +98,8 @@ class E2BSession:
             await self.end("closed")
 
     def last_line(self) -> str:
-        """What the running code printed last."""
-        return self._stdout.last_line() if self._stdout is not None else ""
+        """What the running code said last."""
+        return self._execution.last_line() if self._execution is not None else ""
 
     async def run(self, code: str, *, timeout_seconds: float) -> Outcome:
         """`ask` for code to be run."""
@@ -138,16 +137,15 @@ class E2BSession:
 
     async def _ask(self, request: dict[str, Any], timeout_seconds: float) -> Outcome:
         started = time.monotonic()
-        stdout, stderr = OutputSink(self._output_bytes), OutputSink(self._output_bytes)
-        self._stdout = stdout
-        parts: dict[str, Any] = {}
+        execution = Execution(max_value_chars=self._max_value_chars, output_bytes=self._output_bytes)
+        self._execution = execution
         interrupted: str | None = None
         try:
             await self._renew()
             done = False
             with anyio.move_on_after(timeout_seconds):
                 async with _errors_as_lost("E2B"):
-                    parts = await self._do(request, stdout, stderr)
+                    await self._do(request, execution)
                 done = True
             if not done:
                 interrupted = f"time limit of {timeout_seconds:g} s"
@@ -158,14 +156,7 @@ class E2BSession:
             raise
         except SessionLost as exc:
             await self.end(str(exc))
-        return Outcome(
-            stdout.output(),
-            stderr.output(),
-            **parts,
-            seconds=time.monotonic() - started,
-            interrupted=interrupted,
-            lost=self.ended,
-        )
+        return execution.outcome(seconds=time.monotonic() - started, interrupted=interrupted, lost=self.ended)
 
     async def _renew(self) -> None:
         if time.monotonic() - self._renewed_at > _LIFE_SECONDS / 2:
@@ -173,35 +164,41 @@ class E2BSession:
                 await self._machine.set_timeout(_LIFE_SECONDS, request_timeout=_REQUEST_SECONDS)
             self._renewed_at = time.monotonic()
 
-    async def _do(self, request: dict[str, Any], stdout: OutputSink, stderr: OutputSink) -> dict[str, Any]:
+    async def _do(self, request: dict[str, Any], execution: Execution) -> None:
+        """Each thing that comes back is an event for `execution`, as it came over the wire."""
+        take = execution.take
         if "code" in request:
-            execution = await self._machine.run_code(
+            await self._machine.run_code(
                 str(request["code"]),
-                on_stdout=lambda message: stdout.add(_utf8(str(message))),
-                on_stderr=lambda message: stderr.add(_utf8(str(message))),
+                on_stdout=lambda message: take({"type": "stdout", "text": str(message)}),
+                on_stderr=lambda message: take({"type": "stderr", "text": str(message)}),
+                on_result=lambda result: take({"type": "result", **vars(result)}),
+                on_error=lambda error: take({"type": "error", **vars(error)}),
                 timeout=0,  # none of theirs
             )
-            return {**_parts(execution, self._max_value_chars), "files": await self._changed()}
-        if "shell" in request:
-            code = await self._shell(str(request["shell"]), stdout, stderr)
-            return {"value": str(code), "files": await self._changed()}
-        return await self._file(str(request["do"]), *request["arguments"])
+        elif "shell" in request:
+            code = await self._shell(str(request["shell"]), execution)
+            take({"type": "result", "text": str(code), "is_main_result": True})
+        else:
+            await self._file(str(request["do"]), *request["arguments"], execution=execution)
+            return
+        take({"type": "files", "files": await self._changed()})
 
-    async def _shell(self, command: str, stdout: OutputSink, stderr: OutputSink) -> int:
+    async def _shell(self, command: str, execution: Execution) -> int:
         from e2b import CommandExitException
 
         try:
             await self._machine.commands.run(
                 command,
-                on_stdout=lambda text: stdout.add(_utf8(text)),
-                on_stderr=lambda text: stderr.add(_utf8(text)),
+                on_stdout=lambda text: execution.take({"type": "stdout", "text": text}),
+                on_stderr=lambda text: execution.take({"type": "stderr", "text": text}),
                 timeout=0,
             )
         except CommandExitException as exc:
             return exc.exit_code
         return 0
 
-    async def _file(self, do: str, path: str, *arguments: Any) -> dict[str, Any]:
+    async def _file(self, do: str, path: str, *arguments: Any, execution: Execution) -> None:
         """What `folder.py` does inside a local sandbox."""
         from e2b import InvalidArgumentException, NotFoundException
 
@@ -211,19 +208,22 @@ class E2BSession:
                 files: Any = self._machine.files  # its `write` is typed in part only
                 await files.write(path, data, use_octet_stream=True, request_timeout=_REQUEST_SECONDS)
                 await self._changed()
-                return {"file": {"bytes": len(data)}}
-            if do == "read_file":
+                got: dict[str, Any] = {"bytes": len(data)}
+            elif do == "read_file":
                 offset, max_bytes = (int(each) for each in arguments)
                 whole = bytes(await self._machine.files.read(path, format="bytes", request_timeout=_REQUEST_SECONDS))
                 piece = base64.b64encode(whole[offset : offset + max_bytes]).decode()
-                return {"file": {"content": piece, "total_bytes": len(whole)}}
-            entries = [
-                {"path": where, "bytes": entry.size, "kind": "link" if entry.symlink_target else "file"}
-                for where, entry in await self._list(path)
-            ]
-            return {"file": {"entries": entries[:500], "total": len(entries)}}
+                got = {"content": piece, "total_bytes": len(whole)}
+            else:
+                entries = [
+                    {"path": where, "bytes": entry.size, "kind": "link" if entry.symlink_target else "file"}
+                    for where, entry in await self._list(path)
+                ]
+                got = {"entries": entries[:500], "total": len(entries)}
+            execution.take({"type": "file", "file": got})
         except (NotFoundException, InvalidArgumentException) as exc:
-            return {"error": RaisedError(name=type(exc).__name__, message=str(exc).rstrip("."), traceback="")}
+            said = str(exc).rstrip(".")
+            execution.take({"type": "error", "name": type(exc).__name__, "value": said, "traceback": ""})
 
     async def _list(self, path: str) -> list[tuple[str, "EntryInfo"]]:
         from e2b import FileType
@@ -239,15 +239,15 @@ class E2BSession:
             key=lambda each: each[0],
         )
 
-    async def _changed(self) -> list[MadeFile]:
+    async def _changed(self) -> list[dict[str, Any]]:
         """Files made or changed since the last look."""
-        made: list[MadeFile] = []
+        made: list[dict[str, Any]] = []
         for path, entry in await self._list("."):
             stamp = (entry.size, entry.modified_time)
             if self._seen.get(path) != stamp and not any(part.startswith(".") for part in path.split("/")):
                 self._seen[path] = stamp
-                made.append(MadeFile(path=path, bytes=entry.size))
-        return made[:20]
+                made.append({"path": path, "bytes": entry.size})
+        return made
 
 
 @asynccontextmanager
@@ -262,38 +262,3 @@ async def _errors_as_lost(what: str) -> AsyncGenerator[None]:
         raise SessionLost(f"{what}: {first_line}") from exc
     except (LookupError, TypeError, AttributeError) as exc:  # the SDK reads events without a look at their shape
         raise SessionLost(f"{what} answered what its own SDK cannot read ({type(exc).__name__})") from exc
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", "replace")
-
-
-def _parts(execution: "Execution", max_value_chars: int) -> dict[str, Any]:
-    """E2B's results as parts of an `Outcome`. The machine's word is checked for shape, like a local session's."""
-    value: str | None = None
-    images: list[bytes] = []
-    tables: list[DataTable] = []
-    for result in execution.results:
-        if result.is_main_result and result.text is not None:
-            value = result.text[:max_value_chars]
-        if result.png:
-            with suppress(binascii.Error, ValueError):
-                images.append(base64.b64decode(result.png))
-        data: Any = cast("Any", result).data
-        if isinstance(data, dict):
-            with suppress(ValidationError, TypeError, ValueError):
-                tables.append(_table(cast("dict[Any, Any]", data)))
-    error = execution.error
-    raised = RaisedError(
-        name=error.name,
-        message=strip_invisible(error.value)[:max_value_chars],
-        traceback=strip_invisible(error.traceback)[-max_value_chars:],
-    ) if error else None  # fmt: skip
-    return {"value": value, "error": raised, "images": pictures(images), "tables": tables}
-
-
-def _table(data: dict[Any, Any]) -> DataTable:
-    """From `DataFrame.to_dict(orient="list")`."""
-    columns = {str(name): list(cells) for name, cells in data.items()}
-    rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    return DataTable(columns=list(columns), rows=rows[:_MAX_TABLE_ROWS], total_rows=len(rows))

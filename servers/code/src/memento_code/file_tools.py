@@ -17,7 +17,8 @@ from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.types import CallToolResult, ImageContent, ResourceLink, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
-from memento_code.session import MadeFile, SessionLost
+from memento_code.execution import MadeFile
+from memento_code.session import SessionLost
 from memento_code.sessions import NoSuchSession, SessionName, Sessions
 from memento_kit import AllowedPaths, PathNotAllowed, Server, untrusted_result
 

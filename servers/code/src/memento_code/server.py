@@ -5,10 +5,11 @@ The tool layer: what a model may ask for and what it is told. Isolation is `sand
 
 import base64
 import itertools
+import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import anyio
 import anyio.to_thread
@@ -17,14 +18,16 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import CallToolResult, ImageContent, ToolAnnotations
 from pydantic import BaseModel, Field
 from pydantic_settings import SettingsConfigDict
+from typing_extensions import TypedDict  # pydantic cannot read that of `typing` before Python 3.12
 
 from memento_code.arithmetic import CannotCalculate, calculate
 from memento_code.callers import Caller
 from memento_code.e2b import E2BSandbox
+from memento_code.execution import DataTable, MadeFile, RaisedError, Result, cut
 from memento_code.file_tools import add_file_tools, file_link
 from memento_code.installer import CannotInstall, Installer
 from memento_code.sandbox import Level, Limits, Sandbox
-from memento_code.session import DataTable, MadeFile, RaisedError, SessionLost
+from memento_code.session import SessionLost
 from memento_code.sessions import NoSuchSession, Ran, SessionName, Sessions
 from memento_kit import (
     AllowedPaths,
@@ -43,6 +46,8 @@ __all__ = ["Settings", "build_server", "main"]
 _MIB = 1 << 20
 _MAX_PROGRESS_CHARS = 200
 _SAVE_SECONDS = 10.0
+_MAX_FORM_CHARS = 2_000
+_FORMS = ("markdown", "latex", "json", "html", "svg")
 _GAPS = {
     "namespace": ["the kernel is shared with the host"],
     "landlock": [
@@ -106,6 +111,20 @@ class Settings(ServerSettings):
     """What is kept of the last expression's value, and of a traceback."""
 
 
+class ShownResult(TypedDict, total=False):
+    """The forms of one result besides its text and its table: `html`, `markdown`, `svg`, `latex`, `json`."""
+
+    text: str
+    html: str
+    markdown: str
+    svg: str
+    latex: str
+    json: Annotated[str, Field(description="JSON as text")]
+    picture: Annotated[int, Field(description="Which of the pictures shown beside this, from 1")]
+    is_main_result: bool
+    left_out: Annotated[list[str], Field(description="Forms that were too long")]
+
+
 class PythonResult(BaseModel):
     """How a run ended."""
 
@@ -114,6 +133,9 @@ class PythonResult(BaseModel):
     stderr: str = ""
     error: RaisedError | None = Field(default=None, description="What the code raised")
     tables: list[DataTable] | None = Field(default=None, description="Data frames: the first rows of each")
+    results: list[ShownResult] | None = Field(
+        default=None, description="What the value and `display` showed in more forms than text, in order"
+    )
     pictures: int = Field(default=0, description="How many figures are shown beside this")
     dropped_bytes: int = Field(default=0, description="Output that was left out in the middle")
     seconds: float
@@ -377,7 +399,8 @@ async def _execute(
         result, text=_shown(result), source=f"code in session {ran.session}", note=_note(ran, result, saved)
     )
     pictures = [
-        ImageContent(data=base64.b64encode(image).decode(), mime_type="image/png") for image in ran.outcome.images
+        ImageContent(data=base64.b64encode(image).decode(), mime_type=_image_type(image))
+        for image in ran.outcome.images
     ]
     links = [file_link(ran.session, made) for made in ran.outcome.files]
     failed = result.error is not None or result.lost is not None or result.limit is not None
@@ -429,6 +452,7 @@ def _result(ran: Ran, sandbox: Sandbox | E2BSandbox) -> PythonResult:
         stderr=outcome.stderr.text,
         error=error,
         tables=outcome.tables or None,
+        results=_shown_results(outcome.results) or None,
         pictures=len(outcome.images),
         files=outcome.files or None,
         dropped_bytes=outcome.stdout.dropped_bytes + outcome.stderr.dropped_bytes,
@@ -439,6 +463,28 @@ def _result(ran: Ran, sandbox: Sandbox | E2BSandbox) -> PythonResult:
         lost=outcome.lost or ran.lost_before,
         isolation=sandbox.level,
     )
+
+
+def _shown_results(results: list[Result]) -> list[ShownResult]:
+    shown: list[ShownResult] = []
+    pictures = 0
+    for result in results:
+        forms: dict[str, Any] = {form: value for form in _FORMS if (value := getattr(result, form)) is not None}
+        if "json" in forms:
+            forms["json"] = json.dumps(result.json, ensure_ascii=False)
+        if result.image is not None:
+            pictures += 1
+            forms["picture"] = pictures
+        if result.left_out:
+            forms["left_out"] = result.left_out
+        if forms:
+            text = {} if result.text is None or result.is_main_result else {"text": result.text}
+            shown.append(cast("ShownResult", {**text, **forms, "is_main_result": result.is_main_result}))
+    return shown
+
+
+def _image_type(image: bytes) -> str:
+    return "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
 
 
 def _note(ran: Ran, result: PythonResult, saved: str | None) -> str:
@@ -464,6 +510,11 @@ def _shown(result: PythonResult) -> str:
         ("", (error.traceback or f"{error.name}: {error.message}") if error else ""),
         ("value: ", result.value or ""),
     ]
+    for shown in result.results or []:
+        # Markup is long, and the program's word as well: its beginning is enough to know it by.
+        blocks += [(f"{form}:\n", cut(shown.get(form, ""), _MAX_FORM_CHARS)) for form in _FORMS if form in shown]
+        if "left_out" in shown:
+            blocks.append(("too long to show: ", ", ".join(shown["left_out"])))
     return "\n".join(label + text.rstrip("\n") for label, text in blocks if text) or "(nothing was printed)"
 
 

@@ -12,31 +12,24 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import anyio
 from anyio.to_thread import run_sync
-from pydantic import Base64Bytes, BaseModel, Field, ValidationError
+from pydantic_core import from_json
 
-__all__ = [
-    "DataTable", "MadeFile", "Outcome", "Output", "OutputSink", "RaisedError", "Session", "SessionLost", "pictures",
-]  # fmt: skip
+from memento_code.execution import Execution, Outcome, OutputSink
+
+__all__ = ["Session", "SessionLost"]
 
 _START_SECONDS = 20.0
 _INTERRUPT_GRACE_SECONDS = 2.0
 """How long interrupted code may take to come back before its session is killed."""
 _END_GRACE_SECONDS = 3.0
 _READ_BYTES = 1 << 16
-_MAX_ANSWER_BYTES = 32 << 20
-_MAX_IMAGES = 10
-_MAX_FILES = 20
-_LAST_LINE_BYTES = 400
-_SPOOLED_BYTES = 4 << 20
-"""How much of an overlong output is kept to be written into a file of the session."""
-_PNG = b"\x89PNG\r\n\x1a\n"
+_MAX_EVENTS_BYTES = 32 << 20
 _LIMIT_SIGNALS = {"SIGXCPU": " (the limit of CPU time)", "SIGXFSZ": " (the limit of file size)"}
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -53,109 +46,6 @@ _ENVIRONMENT = {
 
 class SessionLost(Exception):
     """The session's process and its variables are gone. The message says what happened, for the model to read."""
-
-
-class RaisedError(BaseModel):
-    """What the code raised."""
-
-    name: str
-    message: str
-    traceback: str
-
-
-class DataTable(BaseModel):
-    """The beginning of a data frame."""
-
-    columns: list[str]
-    rows: list[list[int | float | str | bool | None]]
-    total_rows: int
-
-
-class MadeFile(BaseModel):
-    """A file in the session's folder."""
-
-    path: str = Field(max_length=1_000)
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Output:
-    """What was written to one stream: the beginning and the end, with the number of bytes left out between."""
-
-    text: str = ""
-    dropped_bytes: int = 0
-    spooled: bytes = b""
-    """When something was left out: the stream from its beginning, as far as it was kept."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended. `interrupted` names the limit that stopped it; the session lives on all the same."""
-
-    stdout: Output
-    stderr: Output
-    value: str | None = None
-    error: RaisedError | None = None
-    errno: int | None = None
-    """Of an `OSError` that the code raised."""
-    images: list[bytes] = field(default_factory=list[bytes])
-    """PNG files."""
-    tables: list[DataTable] = field(default_factory=list[DataTable])
-    files: list[MadeFile] = field(default_factory=list["MadeFile"])
-    """What the code made or changed in its folder."""
-    file: dict[str, Any] | None = None
-    """What an operation on a file gave."""
-    seconds: float = 0.0
-    interrupted: str | None = None
-    lost: str | None = None
-    """Why the session ended with this run; a next run starts a new one."""
-
-
-class _Answer(BaseModel):
-    call: str
-    value: str | None = None
-    error: RaisedError | None = None
-    errno: int | None = None
-    images: list[Base64Bytes] = []
-    tables: list[DataTable] = []
-    files: list[MadeFile] = []
-    file: dict[str, Any] | None = None
-
-
-@dataclass
-class OutputSink:
-    """Collects a stream: its first half and its last half, counting what falls out between."""
-
-    limit_bytes: int
-    _head: bytearray = field(default_factory=bytearray)
-    _tail: bytearray = field(default_factory=bytearray)
-    _total: int = 0
-    _spool: bytearray = field(default_factory=bytearray)
-
-    def add(self, data: bytes) -> None:
-        """Take in what was written next."""
-        self._total += len(data)
-        self._spool += data[: max(0, _SPOOLED_BYTES - len(self._spool))]
-        room = max(0, self.limit_bytes // 2 - len(self._head))
-        self._head += data[:room]
-        self._tail += data[room:]
-        if len(self._tail) > self.limit_bytes:
-            del self._tail[: -(self.limit_bytes // 2)]
-
-    def output(self) -> Output:
-        """What is kept."""
-        tail = bytes(self._tail[-(self.limit_bytes // 2) :]) if self._tail else b""
-        dropped = self._total - len(self._head) - len(tail)
-        head = bytes(self._head).decode("utf-8", "replace")
-        if not dropped:
-            return Output((bytes(self._head) + tail).decode("utf-8", "replace"))
-        text = f"{head}\n… {dropped} bytes left out …\n{tail.decode('utf-8', 'replace')}"
-        return Output(text, dropped, bytes(self._spool))
-
-    def last_line(self) -> str:
-        """The line written last."""
-        end = bytes((self._tail or self._head)[-_LAST_LINE_BYTES:]).decode("utf-8", "replace").rstrip("\n")
-        return end.rpartition("\n")[2]
 
 
 class Session:
@@ -179,13 +69,14 @@ class Session:
         self._supervised = supervised
         self._folder = folder
         self._output_bytes = output_bytes
+        self._execution: Execution | None = None
         self._memory_bytes = memory_bytes
         self._folder_limit_bytes = folder_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._pipes: dict[str, int] = {}
         self._buffer = bytearray()
+        self._taken_bytes = 0
         self._lock = anyio.Lock()
-        self._stdout: OutputSink | None = None
         self.is_running = False
         self.ended: str | None = None
         """Why the process is gone; None while it lives."""
@@ -230,8 +121,8 @@ class Session:
             raise SessionLost(f"it did not start: {lines[-1] if lines else 'no reason given'}")
 
     def last_line(self) -> str:
-        """What the running code printed last."""
-        return self._stdout.last_line() if self._stdout is not None else ""
+        """What the running code said last."""
+        return self._execution.last_line() if self._execution is not None else ""
 
     async def run(self, code: str, *, timeout_seconds: float) -> Outcome:
         """`ask` for code to be run."""
@@ -257,38 +148,26 @@ class Session:
     async def _ask(self, request: dict[str, Any], timeout_seconds: float) -> Outcome:
         call = secrets.token_hex(8)
         started = time.monotonic()
-        sinks = {"stdout": OutputSink(self._output_bytes), "stderr": OutputSink(self._output_bytes)}
-        self._stdout = sinks["stdout"]
+        execution = Execution(max_value_chars=self._config["max_value_chars"], output_bytes=self._output_bytes)
+        self._execution = execution
+        self._taken_bytes = 0
+        interrupted: str | None = None
         try:
-            answer, interrupted = await self._converse({"call": call, **request}, timeout_seconds, sinks)
+            interrupted = await self._converse({"call": call, **request}, timeout_seconds, execution)
         except anyio.get_cancelled_exc_class():
             with anyio.CancelScope(shield=True):
                 try:
-                    stopped = await self._interrupt(call)
+                    has_stopped = await self._interrupt(call, execution)
                 except SessionLost:
-                    stopped = None
-                if stopped is None:
+                    has_stopped = False
+                if not has_stopped:
                     await self.end("its caller went away and the code did not stop")
             raise
         except SessionLost as exc:
-            answer, interrupted = None, None
             await self.end(str(exc))
-        for name, sink in sinks.items():
-            self._drain(name, sink)
-        return Outcome(
-            sinks["stdout"].output(),
-            sinks["stderr"].output(),
-            value=answer.value if answer else None,
-            error=answer.error if answer else None,
-            errno=answer.errno if answer else None,
-            images=pictures(answer.images) if answer else [],
-            tables=answer.tables if answer else [],
-            files=answer.files[:_MAX_FILES] if answer else [],
-            file=answer.file if answer else None,
-            seconds=time.monotonic() - started,
-            interrupted=interrupted,
-            lost=self.ended,
-        )
+        self._drain("stdout", execution.stdout)
+        self._drain("stderr", execution.stderr)
+        return execution.outcome(seconds=time.monotonic() - started, interrupted=interrupted, lost=self.ended)
 
     async def end(self, reason: str) -> None:
         """Kill every process of the session and forget its folder. Does nothing the second time."""
@@ -321,7 +200,7 @@ class Session:
 
     def _close_pipes(self) -> None:
         assert self._process is not None
-        for name in ("requests", "answers"):
+        for name in ("requests", "events"):
             if name in self._pipes:
                 os.close(self._pipes.pop(name))
         for stream in (self._process.stdout, self._process.stderr):
@@ -330,14 +209,14 @@ class Session:
 
     def _spawn(self) -> None:
         requests_in, requests = os.pipe()
-        answers, answers_out = os.pipe()
+        events, events_out = os.pipe()
         life_in, life = os.pipe()
         folder = str(self._config["folder"])
         temporary = f"{folder}/tmp" if self._folder else "/tmp"
-        theirs = [requests_in, answers_out, *([life_in] if self._supervised else [])]
+        theirs = [requests_in, events_out, *([life_in] if self._supervised else [])]
         try:
             process = subprocess.Popen(
-                [*self._command, str(requests_in), str(answers_out)],
+                [*self._command, str(requests_in), str(events_out)],
                 pass_fds=theirs,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -347,83 +226,86 @@ class Session:
                 start_new_session=True,
             )
         finally:
-            for descriptor in (requests_in, answers_out, life_in):
+            for descriptor in (requests_in, events_out, life_in):
                 os.close(descriptor)
         assert process.stdout is not None
         assert process.stderr is not None
         self._process = process
         self._pipes = {
             "requests": requests,
-            "answers": answers,
+            "events": events,
             "life": life,
             "stdout": process.stdout.fileno(),
             "stderr": process.stderr.fileno(),
         }
-        for descriptor in (answers, process.stdout.fileno(), process.stderr.fileno()):
+        for descriptor in (events, process.stdout.fileno(), process.stderr.fileno()):
             os.set_blocking(descriptor, False)
         self._config |= {
             "life": life_in if self._supervised else None,
-            "keep_descriptors": [requests_in, answers_out],
+            "keep_descriptors": [requests_in, events_out],
         }
 
-    async def _converse(
-        self, request: dict[str, Any], timeout_seconds: float, sinks: dict[str, OutputSink]
-    ) -> tuple[_Answer, str | None]:
+    async def _converse(self, request: dict[str, Any], timeout_seconds: float, execution: Execution) -> str | None:
+        """Returns the limit that the code ran into, when it stopped there."""
         call = str(request["call"])
-        answer: _Answer | None = None
         interrupted: str | None = None
         lost: SessionLost | None = None
         async with anyio.create_task_group() as beside:
-            for name, sink in sinks.items():
-                beside.start_soon(self._pump, name, sink)
+            beside.start_soon(self._pump, "stdout", execution.stdout)
+            beside.start_soon(self._pump, "stderr", execution.stderr)
             try:
                 await self._send(request)
                 with anyio.move_on_after(timeout_seconds):
-                    answer = await self._answer(call)
-                if answer is None:
+                    await self._take_events(call, execution)
+                if not execution.is_over:
                     interrupted = f"time limit of {timeout_seconds:g} s"
-                    answer = await self._interrupt(call)
+                    if not await self._interrupt(call, execution):
+                        lost = SessionLost(f"the code ran over its {interrupted} and could not be interrupted")
             except SessionLost as exc:
                 lost = exc  # raised outside, or the task group would wrap it
             beside.cancel_scope.cancel()
         if lost is not None:
             raise lost
-        if answer is None:
-            raise SessionLost(f"the code ran over its {interrupted} and could not be interrupted")
-        return answer, interrupted
+        return interrupted
 
-    async def _interrupt(self, call: str) -> _Answer | None:
+    async def _interrupt(self, call: str, execution: Execution) -> bool:
+        """Whether the code stopped."""
         await self._send({"interrupt": call})
         with anyio.move_on_after(_INTERRUPT_GRACE_SECONDS):
-            return await self._answer(call)
-        return None
+            await self._take_events(call, execution)
+        return execution.is_over
 
-    async def _answer(self, call: str) -> _Answer:
-        while True:
+    async def _take_events(self, call: str, execution: Execution) -> None:
+        while not execution.is_over:
             line = await self._next_line()
             if line is None:
                 raise SessionLost(await self._cause_of_death())
+            self._taken_bytes += len(line)
+            if self._taken_bytes > _MAX_EVENTS_BYTES:
+                raise SessionLost("the code showed more than a session may")
             try:
-                answer = _Answer.model_validate(json.loads(line.decode("utf-8", "replace")))
-            except (ValueError, ValidationError, RecursionError) as exc:
+                event = from_json(line, allow_inf_nan=False)
+                if not isinstance(event, dict):
+                    raise ValueError("not an object")
+                if cast("dict[str, object]", event).get("call") == call:
+                    execution.take(cast("object", event))
+            except ValueError as exc:
                 raise SessionLost("the code wrote into the session's own pipe") from exc
-            if answer.call == call:
-                return _clean(answer)
 
     async def _next_line(self) -> bytes | None:
-        """The next line of the answer pipe; None when the other side is gone."""
+        """The next line of the pipe of events; None when the other side is gone."""
         complete = b"\n" in self._buffer
         while not complete:
-            await anyio.wait_readable(self._pipes["answers"])
+            await anyio.wait_readable(self._pipes["events"])
             try:
-                piece = os.read(self._pipes["answers"], _READ_BYTES)
+                piece = os.read(self._pipes["events"], _READ_BYTES)
             except BlockingIOError:
                 continue
             if not piece:
                 return None
             self._buffer += piece
             complete = b"\n" in piece
-            if len(self._buffer) > _MAX_ANSWER_BYTES:
+            if len(self._buffer) > _MAX_EVENTS_BYTES:
                 raise SessionLost("the code wrote into the session's own pipe")
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer = bytearray(rest)
@@ -438,7 +320,7 @@ class Session:
             except BlockingIOError:
                 await anyio.wait_writable(self._pipes["requests"])
             except BrokenPipeError:
-                return  # the answer pipe will say so
+                return  # the other pipe will say so
 
     async def _pump(self, name: str, sink: OutputSink) -> None:
         while True:
@@ -470,16 +352,6 @@ class Session:
             name = signal.Signals(-code).name
             return f"the Python process died of {name}{_LIMIT_SIGNALS.get(name, '')}"
         return f"the Python process ended with exit code {code}"
-
-
-def pictures(images: list[bytes]) -> list[bytes]:
-    """Only what says that it is a PNG file; it is still a picture from outside to whoever decodes it."""
-    return [image for image in images if image.startswith(_PNG)][:_MAX_IMAGES]
-
-
-def _clean(answer: _Answer) -> _Answer:
-    """Lone surrogates cannot be sent on as JSON text."""
-    return _Answer.model_validate_json(answer.model_dump_json())
 
 
 async def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:

@@ -16,8 +16,9 @@ from pydantic import Field
 
 from memento_code.callers import Caller, caller_of, new_handle
 from memento_code.e2b import E2BSandbox, E2BSession
+from memento_code.execution import Outcome
 from memento_code.sandbox import Level, Limits, NoSandbox, Sandbox, find_sandbox
-from memento_code.session import Outcome, Session, SessionLost
+from memento_code.session import Session, SessionLost
 from memento_kit import StartupError
 
 __all__ = ["NoSuchSession", "Ran", "SessionName", "Sessions"]

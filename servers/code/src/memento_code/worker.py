@@ -1,8 +1,9 @@
 """The Python session itself: runs one piece of code after another and keeps the variables.
 
 This file runs *inside* the sandbox, sent there as text, next to code that may do anything to it: nothing it says is
-trusted. Standard library only. Requests come as JSON lines on one pipe, one answer per request goes out on another;
-what is printed goes through descriptors 1 and 2 as they are, so that child processes are seen as well.
+trusted. Standard library only. Requests come as JSON lines on one pipe; on another go out, as they happen, the events
+that E2B's code interpreter sends (`execution.py` names them), each with the `call` that it belongs to. Only what is
+printed goes through descriptors 1 and 2 as it is: child processes are heard as well, and the host cuts it.
 """
 
 from __future__ import annotations
@@ -27,28 +28,34 @@ __all__ = ["serve"]
 _MAX_FRAMES = 12
 _LOST = 70
 """Exit code when the pipe to the host cannot be used any more (EX_SOFTWARE)."""
+# Taken before the session's code can replace them: it may, and is then still answered.
+_dumps, _loads, _write, _process_id, _exit = json.dumps, json.loads, os.write, os.getpid, os._exit
 
 
-def serve(requests: BinaryIO, answers: int, config: dict[str, Any], rendering: Any, folder: Any) -> None:
+def serve(requests: BinaryIO, events: int, config: dict[str, Any], rendering: Any, folder: Any) -> None:
     """Answer requests until the host closes the pipe. Never returns.
 
     `rendering` and `folder` are the modules of these names, which cannot be imported in here.
     """
-    _Worker(requests, answers, config, rendering, folder).run()
+    _Worker(requests, events, config, rendering, folder).run()
 
 
 class _Worker:
-    def __init__(self, requests: BinaryIO, answers: int, config: dict[str, Any], rendering: Any, folder: Any) -> None:
+    def __init__(self, requests: BinaryIO, events: int, config: dict[str, Any], rendering: Any, folder: Any) -> None:
         self._rendering = rendering
         self._folder = folder
-        self._shown: list[object] = []
         self._requests = requests
-        self._answers = answers
+        self._events = events
         self._home = str(config["folder"])
         self._max_value_chars = int(config["max_value_chars"])
         self._waiting: deque[dict[str, Any]] = deque()
         self._arrived = threading.Semaphore(0)
+        self._call = ""
         self._running: str | None = None
+        """The call that an interrupt may still stop."""
+        self._sending = threading.Lock()
+        self._is_sending = self._is_interrupted = False
+        self._process = os.getpid()
         self._cells = 0
         self._sources: dict[str, str] = {}
         """What each cell was, for the lines of a traceback."""
@@ -66,86 +73,107 @@ class _Worker:
         # Figures are collected at the end of a run; matplotlib need not say that it opens no window.
         warnings.filterwarnings("ignore", message=".*is non-interactive, and thus cannot be shown")
         threading.Thread(target=self._listen, daemon=True).start()
-        self._send({"ready": os.getpid()})
+        self._send("ready")
         while True:
             self._arrived.acquire()
             request = self._waiting.popleft()
-            answer = self._answer(request)
-            self._running = None
+            self._call = request["call"]
+            self._answer(request)
+            if _process_id() != self._process:  # a fork that fell out of its cell
+                _exit(0)
             with suppress(BaseException):  # the code may have laid out what cannot be listed
-                answer["files"] = self._files_since(request)
+                self._send("files", files=self._files_since(request))
             with suppress(BaseException):  # the session may have closed or replaced them
                 sys.stdout.flush()
             with suppress(BaseException):
                 sys.stderr.flush()
-            self._send({"call": request["call"], **answer})
+            self._send("end_of_execution")
 
     def _listen(self) -> None:
         """In a thread of its own, so that an interrupt is heard while code runs."""
         for line in self._requests:
-            request = json.loads(line)
+            request = _loads(line)
             if "interrupt" in request:
                 if request["interrupt"] == self._running:
                     signal.pthread_kill(self._main, signal.SIGINT)
             else:
                 self._waiting.append(request)
                 self._arrived.release()
-        os._exit(0)
+        _exit(0)
 
     def _interrupted(self, *_: object) -> None:
-        if self._running is not None:
+        if self._is_sending:  # half an event would end the session
+            self._is_interrupted = True
+        elif self._running is not None:
             raise KeyboardInterrupt
 
-    def _send(self, answer: dict[str, Any]) -> None:
-        line = json.dumps(answer, allow_nan=False).encode() + b"\n"
-        try:
-            while line:
-                line = line[os.write(self._answers, line) :]
-        except OSError:
-            os._exit(_LOST)
+    def _send(self, kind: str, **event: Any) -> None:
+        if _process_id() != self._process:
+            return  # a forked child has nobody to tell
+        line = _dumps({"call": self._call, "type": kind, **event}, allow_nan=False, ensure_ascii=False)
+        data = line.encode("utf-8", "replace") + b"\n"
+        is_main = threading.get_ident() == self._main
+        with self._sending:
+            self._is_sending = is_main or self._is_sending
+            try:
+                while data:
+                    data = data[_write(self._events, data) :]
+            except OSError:
+                _exit(_LOST)
+            finally:
+                self._is_sending = not is_main and self._is_sending
+        if is_main and self._is_interrupted:
+            self._is_interrupted = False
+            self._interrupted()
 
-    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, request: dict[str, Any]) -> None:
         signal.signal(signal.SIGINT, self._interrupted)
+        self._is_interrupted = False
         try:
-            self._running = request["call"]
-            if "code" in request:
-                return self._run_code(str(request["code"]))
-            if "shell" in request:
-                return {"value": str(self._run_shell(str(request["shell"])))}
-            path, *rest = request["arguments"]
-            return {"file": getattr(self._folder, request["do"])(os.path.join(self._home, path), *rest)}
+            try:
+                self._running = self._call
+                self._do(request)
+            finally:
+                self._running = None  # nothing interrupts from here on
         except SystemExit as exc:
-            if exc.code in (None, 0):
-                return {}
-            return {"error": {"name": "SystemExit", "message": str(exc.code), "traceback": ""}}
+            if exc.code not in (None, 0):
+                self._send("error", name="SystemExit", value=str(exc.code), traceback="")
         except BaseException as exc:  # noqa: BLE001  the process edge: whatever the code raises is its result
-            return {"error": self._error(exc), "errno": exc.errno if isinstance(exc, OSError) else None}
+            self._send("error", **self._error(exc), errno=exc.errno if isinstance(exc, OSError) else None)
+
+    def _do(self, request: dict[str, Any]) -> None:
+        if "code" in request:
+            self._run_code(str(request["code"]))
+        elif "shell" in request:
+            self._send("result", text=str(self._run_shell(str(request["shell"]))), is_main_result=True)
+        else:
+            path, *rest = request["arguments"]
+            self._send("file", file=getattr(self._folder, request["do"])(os.path.join(self._home, path), *rest))
 
     def _files_since(self, request: dict[str, Any]) -> list[dict[str, Any]]:
         """What this request made or changed; a file that the host wrote is known to it."""
         changed = self._folder.changed(self._home)
         return [] if "do" in request else changed
 
-    def _run_code(self, code: str) -> dict[str, Any]:
+    def _run_code(self, code: str) -> None:
         self._cells += 1
         name = f"<cell {self._cells}>"
         self._sources[name] = code
-        self._shown.clear()
+        self._send("number_of_executions", execution_count=self._cells)
         value = self._execute(code, name)
-        parts: dict[str, Any] = {"images": [], "tables": []}
-        for found in [self._rendering.rich(shown) for shown in [*self._shown, value]] + [self._rendering.figures()]:
-            for kind, items in found.items():
-                parts[kind] += items
         if value is not None:
             self._variables["_"] = value
-            parts["value"] = _cut(repr(value), self._max_value_chars)
-        return parts
+            forms = self._rendering.rich(value, self._max_value_chars)
+            self._send("result", text=_cut(repr(value), self._max_value_chars), is_main_result=True, **forms)
+        for forms in self._rendering.figures():
+            self._send("result", is_main_result=False, **forms)
 
     def _display(self, *values: object) -> None:
         """What the session knows as `display`: shows a table or picture before the end of the run."""
         for value in values:
-            if self._rendering.rich(value):
-                self._shown.append(value)
+            forms = self._rendering.rich(value, self._max_value_chars)
+            if forms:
+                self._send("result", text=_cut(repr(value), self._max_value_chars), is_main_result=False, **forms)
             else:
                 print(repr(value))  # noqa: T201  the session's own output
 
@@ -199,7 +227,7 @@ class _Worker:
             shown = ""
         return {
             "name": type(exc).__name__,
-            "message": _cut(message, self._max_value_chars),
+            "value": _cut(message, self._max_value_chars),
             "traceback": _cut(shown, self._max_value_chars),
         }
 
