@@ -38,6 +38,15 @@ def test_starting_the_server_imports_nothing_heavy(module: str) -> None:
     assert loaded.strip() == "[]"
 
 
+@pytest.mark.parametrize("used", ["from memento_casebank import CaseBank", "import memento_casebank.cli"])
+def test_the_library_and_the_command_do_without_mcp(used: str) -> None:
+    code = f"import sys; {used}; print([name for name in ('mcp', 'openai', 'chromadb') if name in sys.modules])"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+    assert loaded.strip() == "[]"
+
+
 @pytest.mark.anyio
 async def test_the_command_without_arguments_is_the_server(tmp_path: Path) -> None:
     server = StdioServerParameters(

@@ -7,12 +7,10 @@ with `model`, `base_url`, `input_tokens` and `output_tokens`, where null is unkn
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
-from mcp.types import CallToolResult
-
-__all__ = ["MODELS_KEY", "ModelUse", "note_model_use", "noted_model_uses", "with_model_uses"]
+__all__ = ["MODELS_KEY", "ModelUse", "note_model_use", "noted_model_uses"]
 
 MODELS_KEY = "memento/models"
 
@@ -61,11 +59,6 @@ def noted_model_uses() -> Generator[list[ModelUse]]:
         yield noted
     finally:
         _noted.reset(token)
-
-
-def with_model_uses(result: CallToolResult, uses: list[ModelUse]) -> CallToolResult:
-    """`result` with `uses` in its `_meta`."""
-    return result.model_copy(update={"meta": {**(result.meta or {}), MODELS_KEY: [asdict(use) for use in uses]}})
 
 
 def _count(value: object) -> int | None:

@@ -9,6 +9,7 @@ import inspect
 import logging
 import sys
 import time
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from mcp.server import MCPServer
@@ -20,7 +21,7 @@ from mcp.types import CallToolResult, GetPromptResult, InputRequiredResult, Text
 from mcp.types import Tool as MCPTool
 from pydantic import ValidationError
 
-from memento_kit.model_use import noted_model_uses, with_model_uses
+from memento_kit.model_use import MODELS_KEY, noted_model_uses
 from memento_kit.schemas import slim_input_schema, slim_schema
 from memento_kit.stdio import exit_on_signals, stoppable_stdin
 
@@ -121,7 +122,9 @@ class Server(MCPServer[LifespanT]):
                 if not uses:
                     raise
                 result = CallToolResult(content=[TextContent(text=str(exc))], is_error=True)
-        return with_model_uses(result, uses) if uses and isinstance(result, CallToolResult) else result
+        if not uses or not isinstance(result, CallToolResult):
+            return result
+        return result.model_copy(update={"meta": {**(result.meta or {}), MODELS_KEY: [asdict(use) for use in uses]}})
 
     async def _call(
         self, name: str, arguments: dict[str, Any], context: Context[LifespanT, Any] | None

@@ -7,10 +7,12 @@ made after the text, and nothing that looks like a fence survives inside one.
 
 import re
 import secrets
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from mcp.types import CallToolResult
 
 __all__ = ["fence", "strip_invisible", "unfence", "untrusted_result"]
 
@@ -67,7 +69,7 @@ def unfence(text: str) -> str:
     return _FENCE.sub(lambda match: match[2], text)
 
 
-def untrusted_result(result: BaseModel, *, text: str, source: str, note: str = "") -> CallToolResult:
+def untrusted_result(result: BaseModel, *, text: str, source: str, note: str = "") -> "CallToolResult":
     """Build a tool result whose text part is fenced and whose structured part is `result`.
 
     `text` is what a model should read (a page, passages, printed output), `note` one line of our own about
@@ -76,6 +78,8 @@ def untrusted_result(result: BaseModel, *, text: str, source: str, note: str = "
     Fields that are None are left out of the structured part, so an optional field needs a default; its
     strings are stripped as the text is, because some clients show a model that part instead.
     """
+    from mcp.types import CallToolResult, TextContent  # .7 s: who calls this is a server and has it loaded
+
     body = fence(text, source=source)
     return CallToolResult(
         content=[TextContent(text=f"{note}\n{body}" if note else body)],
