@@ -239,6 +239,9 @@ def test_latency_is_measured_on_a_real_bank(data: Utterances) -> None:
     assert result.chromadb_p95 is None
     assert 0 < result.read_p50 <= result.read_p95
     assert 0 < result.write_p50 <= result.write_p95
+    assert 0 < result.read_cpu_p95 <= 2 * result.read_p95  # the clocks are not the same
+    assert result.write_cpu_p95 > 0
+    assert 0 < result.numpy_cpu_p95 < result.read_cpu_p95
     assert result.numpy_p95 > 0
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +33,17 @@ class LatencyResult:
     cases: int
     read_p50: float
     read_p95: float
+    read_cpu_p95: float
+    """Processor time: what `read_p95` is on a machine that has nothing else to do."""
     write_p50: float
     write_p95: float
+    write_cpu_p95: float
     outcome_p95: float
     chromadb_p95: float | None
     """chromadb's own nearest-neighbour query; None when it was left out."""
     numpy_p95: float
     """An exact scan for the 32 nearest."""
+    numpy_cpu_p95: float
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,9 @@ def measure_latency(
             say(f"filling a bank with {cases:,} cases")
             _fill(engine, texts[:cases], vectors[:cases])
             nearest = _chromadb_times(engine, vectors[cases:], say) if chromadb else None
-            reads: list[float] = []
-            writes: list[float] = []
-            outcomes: list[float] = []
+            reads: list[Took] = []
+            writes: list[Took] = []
+            outcomes: list[Took] = []
             say(f"{queries} reads, outcomes and writes")
             for text, vector in zip(texts[cases:], vectors[cases:], strict=True):
                 retrieved, took = _timed(lambda t=text, v=vector: _retrieve(engine, t, v), engine, synced=False)
@@ -89,11 +93,14 @@ def measure_latency(
         cases=cases,
         read_p50=_percentile(reads, 50),
         read_p95=_percentile(reads, 95),
+        read_cpu_p95=_percentile(reads, 95, cpu=True),
         write_p50=_percentile(writes, 50),
         write_p95=_percentile(writes, 95),
+        write_cpu_p95=_percentile(writes, 95, cpu=True),
         outcome_p95=_percentile(outcomes, 95),
         chromadb_p95=None if nearest is None else _percentile(nearest, 95),
         numpy_p95=_percentile(scans, 95),
+        numpy_cpu_p95=_percentile(scans, 95, cpu=True),
     )
 
 
@@ -136,11 +143,22 @@ def measure_rebuild(
 T = TypeVar("T")
 
 
-def _timed(call: Callable[[], T], engine: Engine, *, synced: bool = True) -> tuple[T, float]:
-    """What `call` gives inside the engine, and the seconds until it was safe to rely on."""
-    began = time.perf_counter()
-    result = engine.run(call, synced=synced)
-    return result, time.perf_counter() - began
+class Took(NamedTuple):
+    """Seconds on the clock, and of the processor in this thread."""
+
+    wall: float
+    cpu: float
+
+
+def _timed(call: Callable[[], T], engine: Engine, *, synced: bool = True) -> tuple[T, Took]:
+    """What `call` gives inside the engine, and how long it took until it was safe to rely on."""
+    return _clocked(lambda: engine.run(call, synced=synced))
+
+
+def _clocked(call: Callable[[], T]) -> tuple[T, Took]:
+    wall, cpu = time.perf_counter(), time.thread_time()
+    result = call()
+    return result, Took(time.perf_counter() - wall, time.thread_time() - cpu)
 
 
 def _retrieve(engine: Engine, text: str, vector: Vectors) -> Retrieved:
@@ -157,23 +175,19 @@ def _fill(engine: Engine, texts: Sequence[str], vectors: Vectors) -> None:
         engine.run(lambda s=start: enter(s, min(s + 1_000, len(texts))))
 
 
-def _chromadb_times(engine: Engine, vectors: Vectors, say: Callable[[str], None]) -> list[float]:
+def _chromadb_times(engine: Engine, vectors: Vectors, say: Callable[[str], None]) -> list[Took]:
     say("waiting for chromadb's index")
     engine.index.flush()
-    times: list[float] = []
-    for vector in vectors:
-        began = time.perf_counter()
-        engine.index.query("default", vector, 32)
-        times.append(time.perf_counter() - began)
-    return times
+    return [_clocked(lambda v=vector: engine.index.query("default", v, 32))[1] for vector in vectors]
 
 
-def _scan(matrix: Vectors, vector: Vectors) -> float:
-    began = time.perf_counter()
-    cosine = matrix @ vector
-    best = np.argpartition(cosine, len(cosine) - 32)[-32:]
-    best[np.argsort(-cosine[best])]
-    return time.perf_counter() - began
+def _scan(matrix: Vectors, vector: Vectors) -> Took:
+    def nearest() -> NDArray[np.intp]:
+        cosine = matrix @ vector
+        best = np.argpartition(cosine, len(cosine) - 32)[-32:]
+        return best[np.argsort(-cosine[best])]
+
+    return _clocked(nearest)[1]
 
 
 def _repeat(data: Utterances, count: int) -> tuple[list[str], Vectors]:
@@ -185,5 +199,5 @@ def _repeat(data: Utterances, count: int) -> tuple[list[str], Vectors]:
     return texts, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _percentile(seconds: Sequence[float], percent: float) -> float:
-    return float(np.percentile(np.asarray(seconds), percent)) * 1_000.0
+def _percentile(times: Sequence[Took], percent: float, *, cpu: bool = False) -> float:
+    return float(np.percentile([took.cpu if cpu else took.wall for took in times], percent)) * 1_000.0
