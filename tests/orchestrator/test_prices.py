@@ -1,5 +1,8 @@
 """What a call costs: known only where the provider is known, summed without inventing zeros."""
 
+import re
+from datetime import UTC, datetime
+
 import pytest
 
 from memento.events import Usage
@@ -42,4 +45,9 @@ def test_a_sum_with_an_unknown_part_is_unknown() -> None:
 def test_costs_read_as_what_they_are() -> None:
     assert cost_text(Usage()) == "cost unknown (tokens unknown)"
     assert cost_text(Usage(input_tokens=1200, output_tokens=3, cost_usd=0.0)) == "$0.0000 (1,200 + 3 tokens)"
-    assert cost_text(Usage(input_tokens=1, output_tokens=1, cost_usd=0.25)).startswith("$0.2500 by genai-prices ")
+    priced = cost_text(Usage(input_tokens=1, output_tokens=1, cost_usd=0.25))
+    told = re.match(r"\$0\.2500 by genai-prices [\d.]+ of (\d{4}-\d\d-\d\d) \(1 \+ 1 tokens\)$", priced)
+    assert told is not None, priced
+    assert "2026-01-01" < told[1] <= datetime.now(UTC).date().isoformat(), (
+        "the newest price in the table that is in force"
+    )

@@ -1,8 +1,13 @@
-"""What a model call costs. The price table is the package genai-prices', dated by its release; `None` is unknown."""
+"""What a model call costs. The price table is the package genai-prices'; `None` is unknown."""
 
-from typing import TypeVar
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 from memento.events import Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import ConditionalPrice, ModelInfo
 
 __all__ = ["add_usage", "price_source", "price_usd"]
 
@@ -33,11 +38,26 @@ def price_usd(model: str, base_url: str, usage: Usage) -> float | None:
     return float(price.total_price)
 
 
+@cache
 def price_source() -> str:
-    """Where prices come from, for the reader of a report."""
-    import genai_prices
+    """Where prices come from and how fresh they are, for the reader of a report.
 
-    return f"genai-prices {genai_prices.__version__}"
+    The package tells no date of its own, so it is that of the newest price in it that is in force.
+    """
+    import genai_prices
+    from genai_prices.data_snapshot import get_snapshot
+    from genai_prices.types import StartDateConstraint
+
+    today = datetime.now(UTC).date()
+    prices = [price for provider in get_snapshot().providers for model in provider.models for price in _list(model)]
+    starts = [price.constraint.start_date for price in prices if isinstance(price.constraint, StartDateConstraint)]
+    newest = max((start for start in starts if start <= today), default=None)
+    of = f" of {newest.isoformat()}" if newest else ""
+    return f"genai-prices {genai_prices.__version__}{of}"
+
+
+def _list(model: "ModelInfo") -> "list[ConditionalPrice]":
+    return model.prices if isinstance(model.prices, list) else []
 
 
 def add_usage(first: Usage, second: Usage) -> Usage:
