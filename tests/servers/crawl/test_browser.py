@@ -167,6 +167,39 @@ async def test_hiding_that_only_a_browser_sees_is_seen_and_its_eyes_cannot_be_ch
     assert [name for name in HIDDEN_FROM_PARSERS if f"SECRET-{name}" in said(result)] == []
 
 
+async def test_frames_and_open_shadow_trees_are_read_where_they_stand(web: LoopbackServer) -> None:
+    """With another site's frame, one in a frame, text hidden in both, and a frame that nobody sees."""
+    other = web.base.replace("127.0.0.1", "localhost")
+    shadow = (
+        "const root = document.getElementById('host').attachShadow({mode: 'open'});"
+        'root.innerHTML = \'<p>Above the slot.</p><slot></slot><p style="opacity:0">SECRET-shadow</p>'
+        "<b-b></b-b><slot name=end>No end given.</slot>';"
+        "root.querySelector('b-b').attachShadow({mode: 'open'}).innerHTML = '<p>In a tree within.</p>';"
+    )
+    web.answers["/"] = html(
+        f"<body>{PROSE}<p>Before.</p><iframe src='{other}/inner' width=500 height=300></iframe><p>After.</p>"
+        "<iframe src='/unseen' style='display:none'></iframe><iframe src='/unseen' width=1 height=1></iframe>"
+        f"<div style='opacity:0'><iframe src='/unseen' width=500></iframe></div>"
+        f"<div id=host><p>Slotted.</p><p slot=none>SECRET-unslotted</p></div><script>{shadow}</script></body>"
+    )
+    web.answers["/inner"] = html(
+        "<body><p>The frame says <a href='sub'>this</a>.</p><p style='display:none'>SECRET-frame</p>"
+        f"<iframe src='{web.base}/innermost' width=300></iframe></body>"
+    )
+    web.answers["/innermost"] = html("<body><p>The frame in the frame says that.</p></body>")
+    web.answers["/unseen"] = html("<body><p>SECRET-unseen</p></body>")
+    async with crawl(web, allow_private=(web.host, other.removeprefix("http://"))) as client:
+        arguments = {"url": web.base, "render": "always", "content": "full"}
+        result = await client.call_tool("read_page", arguments)
+    text = said(result)
+    assert "SECRET" not in text
+    parts = ["Before.", f"The frame says [this]({other}/sub).", "The frame in the frame says that.", "After."]
+    parts += ["Above the slot.", "Slotted.", "In a tree within.", "No end given."]
+    assert [part for part in parts if part not in text] == []
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places)
+
+
 async def test_a_page_that_never_rests_costs_its_call_and_no_other(web: LoopbackServer) -> None:
     web.answers["/hung"] = html(f"<body>{PROSE}<script>while (true) {{}}</script></body>")
     web.answers["/good"] = html(f"<body>{PROSE}</body>")

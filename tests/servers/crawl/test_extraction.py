@@ -53,6 +53,16 @@ def test_words_are_counted_where_none_are_spaced() -> None:
     assert "芬迪湾" in found["text"]
 
 
+def test_a_shadow_tree_that_comes_with_the_page_is_read_as_it_is_shown() -> None:
+    inner = "<x-y><template shadowrootmode=closed><i>within</i> <slot></slot></template>deep</x-y>"
+    slots = "<slot name=a>fallback a</slot> - <slot>fallback</slot> - <slot name=b>fallback b</slot>"
+    template = f"<template shadowrootmode=open><h2>Head</h2>{slots} {inner}</template>"
+    host = f"<x-x>one {template}two <b>three</b><u slot=a>four</u> five<s slot=c>SIX</s></x-x>"
+    found = extract_page(f"<body><p>Before.</p>{host}<p>After.</p></body>", URL, "full", "text")
+    shown = "Before. Head four - one two three five - fallback b within deep After."
+    assert " ".join(found["text"].split()) == shown
+
+
 # --- benchmarks/crawl/extraction.py ----------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """crawl_site through the server's client, over a small site on loopback."""
 
+import gzip
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,6 +77,25 @@ async def test_links_and_sitemap_are_followed_near_pages_first_each_once(web: Lo
     assert len(pages_asked) == len(set(pages_asked))
     assert not {"/logo.png", "/a/deeper"} & set(pages_asked)
     assert site(result)["waiting"] == 0
+
+
+async def test_sitemaps_in_gzip_files_are_read_and_broken_or_huge_ones_list_what_they_can(web: LoopbackServer) -> None:
+    listing = f"<urlset><url><loc>{web.base}/listed</loc></url></urlset>"
+    names = {
+        "good": gzip.compress(listing.encode()),
+        "broken": b"\x1f\x8bnothing",
+        "cut": gzip.compress(b"<urlset>")[:9],
+    }
+    names["huge"] = gzip.compress(b" " * 60_000_000 + listing.replace("listed", "too-late").encode())
+    for name, body in names.items():
+        web.answers[f"/{name}.xml.gz"] = answer(body, "Content-Type: application/x-gzip")
+    index = "".join(f"<sitemap><loc>{web.base}/{name}.xml.gz</loc></sitemap>" for name in names)
+    web.answers["/sitemap.xml"] = answer(f"<sitemapindex>{index}</sitemapindex>".encode(), "Content-Type: text/xml")
+    async with crawl(web) as client:
+        found = site(await client.call_tool("crawl_site", {"url": f"{web.base}/b", "depth": 1, "limit": 5}))
+    assert f"{web.base}/listed" in [page["url"] for page in found["pages"]]
+    assert "too-late" not in str(found)
+    assert {f"/{name}.xml.gz" for name in names} <= set(asked(web))
 
 
 async def test_each_page_is_a_resource_fenced_with_its_source(web: LoopbackServer) -> None:

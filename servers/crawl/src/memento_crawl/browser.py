@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import AsyncGenerator
@@ -58,6 +59,9 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--force-webrtc-ip-handling-policy",
+    # Frames of other sites share their page's process, so that one session reads them all. What site isolation guards,
+    # one site's cookies and storage from another's script, no context here has.
+    "--disable-site-isolation-trials",
     "--disable-gpu",
     "--mute-audio",
 )
@@ -69,6 +73,7 @@ _ENOUGH_CHARS = 250
 _QUIET_MS = 40
 _QUIET_WITH_LITTLE_TEXT_MS = 500
 _MAX_SCROLLS = 5
+_MAX_FRAMES = 20
 _WIDTH, _HEIGHT = 1280, 800
 _CONTENT_KINDS = frozenset({"document", "script", "xhr", "fetch", "stylesheet"})
 _NOT_READ = ("png", "jpg", "jpeg", "gif", "webp", "avif", "ico", "woff", "woff2", "ttf", "mp4", "webm", "mp3")
@@ -95,11 +100,14 @@ _SCROLL = """
 }
 """
 _SOURCE = """
-() => {
+is_frame => {
   for (const details of document.querySelectorAll('details')) details.open = true;  // one click away, not hidden
   const MACHINE = new Set(['SCRIPT', 'STYLE', 'NOSCRIPT', 'TEMPLATE', 'TEXTAREA', 'OPTION', 'TITLE']);
   const numbers = color => (color.match(/[\\d.]+/g) || []).map(Number);
   const alpha = color => { const n = numbers(color); return n.length > 3 ? n[3] : n.length ? 1 : 0; };
+  // What an element is drawn inside of: its slot, its parent, or the host of its shadow tree.
+  const around = element => element.assignedSlot || element.parentElement
+    || (element.getRootNode() instanceof ShadowRoot ? element.getRootNode().host : null);
   const known = new Map();
   const grounds = new Map();
   const ground = element => {
@@ -107,7 +115,7 @@ _SOURCE = """
     if (grounds.has(element)) return grounds.get(element);
     const style = getComputedStyle(element);
     const found = style.backgroundImage !== 'none' ? null
-      : alpha(style.backgroundColor) > 0.1 ? style.backgroundColor : ground(element.parentElement);
+      : alpha(style.backgroundColor) > 0.1 ? style.backgroundColor : ground(around(element));
     grounds.set(element, found);
     return found;
   };
@@ -130,12 +138,12 @@ _SOURCE = """
       || (style.clip !== 'auto' && /^rect\\((?:0px|1px)/.test(style.clip) && style.position !== 'static'
           && /rect\\((\\d+)px,? (\\d+)px,? \\1px,? /.test(style.clip))
       || /opacity\\(0(?:\\.0\\d*)?%?\\)/.test(style.filter)
-      || covered(element.parentElement);
+      || covered(around(element));
     known.set(element, !!found);
     return !!found;
   };
   const hidden = node => {
-    const element = node.parentElement;
+    const element = node.parentElement || node.parentNode.host;
     if (covered(element)) return true;
     const style = getComputedStyle(element);
     if (style.visibility !== 'visible' || parseFloat(style.fontSize) < 4) return true;
@@ -150,16 +158,37 @@ _SOURCE = """
       && box.bottom + scrollY > 0 && box.left + scrollX < 4 * Math.max(innerWidth, document.body.scrollWidth || 0)
       && box.left + scrollX < 20000);
   };
-  const texts = document.createTreeWalker(document.body || document, NodeFilter.SHOW_TEXT);
   const gone = [];
-  while (texts.nextNode()) {
-    const node = texts.currentNode;
-    if (node.data.trim() && node.parentElement && !MACHINE.has(node.parentElement.tagName) && hidden(node))
-      gone.push(node);
-  }
+  const roots = [];
+  const search = top => {
+    const nodes = document.createTreeWalker(top, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
+    while (nodes.nextNode()) {
+      const node = nodes.currentNode;
+      if (node.nodeType === Node.ELEMENT_NODE) {
+        if (node.shadowRoot && roots.length < 1000) { roots.push(node.shadowRoot); search(node.shadowRoot); }
+      } else if (node.data.trim() && !MACHINE.has(node.parentElement?.tagName) && hidden(node)) gone.push(node);
+    }
+  };
+  search(document.body || document);
+  // Shadow trees come as <template shadowrootmode>, as they would be served.
+  const serialized = element => element.getHTML ? element.getHTML({shadowRoots: roots}) : element.innerHTML;
   let chars = 0;
   for (const node of gone) { chars += node.data.replace(/\\s/g, '').length; node.data = ' '; }
-  return {html: '<!doctype html>' + document.documentElement.outerHTML, hidden_chars: chars};
+  const whole = document.documentElement;
+  if (is_frame) for (const link of document.querySelectorAll('a[href]')) link.setAttribute('href', link.href);
+  if (is_frame) return {html: document.body ? serialized(document.body) : '', hidden_chars: chars};
+  const open = whole.cloneNode(false).outerHTML.replace(/<[/]html>$/, '');
+  return {html: '<!doctype html>' + open + serialized(whole) + '</html>', hidden_chars: chars};
+}
+"""
+_PLACE_OF_FRAME = """
+function (mark) {
+  const box = this.getBoundingClientRect();
+  if (box.width < 50 || box.height < 20 || !this.parentNode) return false;
+  const place = document.createElement('div');
+  place.textContent = mark;
+  this.replaceWith(place);
+  return true;
 }
 """
 
@@ -272,15 +301,15 @@ class Browser:
         """
         async with self._tab(url, wants_pictures=False) as (tab, answer, world, proxy):
             try:
-                source: dict[str, Any] = await world.call(_SOURCE)
+                source = await world.source()
             except _playwright_error() as exc:
                 raise BrowserProblem(f"{url} does not hold still long enough to be read.") from exc
             return Rendered(
                 url=tab.url,
                 status=answer[0],
                 content_type=answer[1],
-                html=source["html"],
-                hidden_chars=source["hidden_chars"],
+                html=source.html,
+                hidden_chars=source.hidden_chars,
                 refused=tuple(proxy.refused),
             )
 
@@ -531,25 +560,74 @@ class _World:
                 await self._tab.wait_for_load_state("domcontentloaded")
         raise AssertionError
 
+    async def source(self) -> "_Source":
+        """The page as it stands, what its frames show in their places."""
+        await _send(self._session, "DOM.enable")
+        tree = (await _send(self._session, "Page.getFrameTree"))["frameTree"]
+        parts: list[tuple[str, _Source]] = []
+        for frame, around in _inner_frames(tree)[:_MAX_FRAMES]:
+            with contextlib.suppress(_playwright_error(), BrowserProblem):  # it is gone, or holds no page
+                inside = await self._evaluate(await self._world_of(frame), _SOURCE, (1,))
+                mark = secrets.token_hex(16)
+                if await self._replace_frame(frame, await self._world_of(around), mark):
+                    parts.append((mark, _Source(inside["html"], inside["hidden_chars"])))
+        page: dict[str, Any] = await self.call(_SOURCE, 0)
+        html, hidden_chars = page["html"], page["hidden_chars"]
+        for mark, part in reversed(parts):  # a frame's mark stands in the frame around it, which comes after it
+            if mark in html:
+                html = html.replace(mark, part.html)
+                hidden_chars += part.hidden_chars
+        return _Source(html, hidden_chars)
+
+    async def _replace_frame(self, frame: str, world: int, mark: str) -> bool:
+        """Put `mark` where a frame is that can be seen. The frame itself ends with that."""
+        owner = await _send(self._session, "DOM.getFrameOwner", {"frameId": frame})
+        node = {"backendNodeId": owner["backendNodeId"], "executionContextId": world}
+        element = await _send(self._session, "DOM.resolveNode", node)
+        placing = {
+            "objectId": element["object"]["objectId"],
+            "functionDeclaration": _PLACE_OF_FRAME.strip(),
+            "arguments": [{"value": mark}],
+            "returnByValue": True,
+        }
+        return (await _send(self._session, "Runtime.callFunctionOn", placing))["result"].get("value") is True
+
+    async def _world_of(self, frame: str) -> int:
+        world = {"frameId": frame, "worldName": "memento"}
+        return (await _send(self._session, "Page.createIsolatedWorld", world))["executionContextId"]
+
     async def _call(self, function: str, arguments: tuple[int, ...]) -> Any:
         if self._context_id is None:
             tree = await _send(self._session, "Page.getFrameTree")
-            frame = {"frameId": tree["frameTree"]["frame"]["id"], "worldName": "memento"}
-            self._context_id = (await _send(self._session, "Page.createIsolatedWorld", frame))["executionContextId"]
+            self._context_id = await self._world_of(tree["frameTree"]["frame"]["id"])
+        return await self._evaluate(self._context_id, function, arguments)
+
+    async def _evaluate(self, world: int, function: str, arguments: tuple[int, ...]) -> Any:
         shown = ", ".join(map(str, arguments))
-        answer = await _send(
-            self._session,
-            "Runtime.evaluate",
-            {
-                "expression": f"({function.strip()})({shown})",
-                "contextId": self._context_id,
-                "awaitPromise": True,
-                "returnByValue": True,
-            },
-        )
+        asked = {
+            "expression": f"({function.strip()})({shown})",
+            "contextId": world,
+            "awaitPromise": True,
+            "returnByValue": True,
+        }
+        answer = await _send(self._session, "Runtime.evaluate", asked)
         if "exceptionDetails" in answer:
             raise BrowserProblem("The page could not be read as it stands. Try render='never'.")
         return answer["result"].get("value")
+
+
+@dataclass(frozen=True)
+class _Source:
+    html: str
+    hidden_chars: int
+
+
+def _inner_frames(tree: dict[str, Any]) -> list[tuple[str, str]]:
+    """All frames below the page, each with the one around it, the innermost first."""
+    found: list[tuple[str, str]] = []
+    for child in tree.get("childFrames", []):
+        found += [*_inner_frames(child), (child["frame"]["id"], tree["frame"]["id"])]
+    return found
 
 
 class _Waiting:

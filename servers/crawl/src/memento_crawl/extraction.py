@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any, Literal, cast
 from urllib.parse import urljoin
 
-from memento_crawl.html_tree import Element, parse_html, serialized
+from memento_crawl.html_tree import Element, flatten_shadow_trees, parse_html, serialized
 from memento_crawl.markdown import absolute_link, to_markdown, to_text
 
 __all__ = ["EXTRACT", "Content", "Format", "extract_page"]
@@ -57,6 +57,7 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
 
     sys.setrecursionlimit(_MAX_DEPTH)  # pages nest deeper than Python's 1000 calls
     tree = parse_html(html)
+    flatten_shadow_trees(tree)
     base = next((href for node in tree.iter("base") if (href := node.get("href"))), "")
     known = _about(tree, url)
     is_article = _is_article(tree)

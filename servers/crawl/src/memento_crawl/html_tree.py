@@ -7,7 +7,7 @@ from collections.abc import Iterator, MutableMapping
 from importlib import import_module
 from typing import Any, Protocol
 
-__all__ = ["Element", "parse_html", "serialized"]
+__all__ = ["Element", "flatten_shadow_trees", "parse_html", "serialized"]
 
 
 class Element(Protocol):
@@ -29,6 +29,10 @@ class Element(Protocol):
     def drop_tree(self) -> None: ...
     def text_content(self) -> str: ...
     def __iter__(self) -> Iterator["Element"]: ...
+    def __len__(self) -> int: ...
+    def append(self, element: "Element") -> None: ...
+    def remove(self, element: "Element") -> None: ...
+    def makeelement(self, tag: str) -> "Element": ...
 
 
 def parse_html(html: str) -> Element:
@@ -41,6 +45,57 @@ def parse_html(html: str) -> Element:
         return lxml_html.document_fromstring(html.replace("\x00", "").encode("utf-8", "replace"), parser=parser)
     except etree.ParserError:  # nothing in it, not even text
         return lxml_html.document_fromstring("<html><body></body></html>")
+
+
+def flatten_shadow_trees(tree: Element) -> None:
+    """Put each `<template shadowrootmode>` in the place of what stands in its host, with that in its slots.
+
+    As browsers show it (HTML standard, "slot"): what no slot takes is not shown, and goes.
+    """
+    for template in list(tree.iter("template")):
+        host = template.getparent()
+        if host is not None and (template.get("shadowrootmode") or "").lower() in ("open", "closed"):
+            _flatten(host, template)
+
+
+def _flatten(host: Element, template: Element) -> None:
+    unnamed = host.makeelement("span")
+    unnamed.text = host.text
+    named: dict[str, list[Element]] = {}
+    for child in list(host):
+        name = child.get("slot") if isinstance(child.tag, str) else None
+        if child is not template and not name:
+            unnamed.append(child)
+            continue
+        rest, child.tail = child.tail, None
+        host.remove(child)
+        if name:
+            named.setdefault(name, []).append(child)
+        _add_text(unnamed, rest)
+    host.text = template.text
+    for child in list(template):
+        host.append(child)
+    if len(unnamed) or (unnamed.text or "").strip():
+        named[""] = [unnamed]
+    for slot in list(host.iter("slot")):
+        if any(around.get("shadowrootmode") for around in slot.iterancestors("template")):
+            continue  # of a shadow tree inside this one, whose turn comes
+        taken = named.pop(slot.get("name") or "", [])
+        if taken:
+            slot.text = None
+            for fallback in list(slot):
+                slot.remove(fallback)
+            for element in taken:
+                slot.append(element)
+        slot.drop_tag()
+
+
+def _add_text(element: Element, text: str | None) -> None:
+    last = next(reversed(list(element)), None)
+    if last is None:
+        element.text = (element.text or "") + (text or "")
+    else:
+        last.tail = (last.tail or "") + (text or "")
 
 
 def serialized(element: Element) -> str:

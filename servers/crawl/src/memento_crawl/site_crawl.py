@@ -7,10 +7,12 @@ record whose last line is torn has lost that page only. How a page is read is `p
 robots.txt as RFC 9309 has it: none or forbidden (4xx) allows, out of order (5xx) or silence disallows.
 """
 
+import contextlib
 import hashlib
 import html
 import json
 import re
+import zlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -34,6 +36,7 @@ Tell = Callable[[int, int, str], Awaitable[None]]
 
 _MAX_FOUND = 5000
 _MAX_SITEMAPS = 5
+_MAX_SITEMAP_BYTES = 50_000_000
 _LOCATION = re.compile(r"<loc>\s*(?:<!\[CDATA\[)?\s*([^<\]]+?)\s*(?:\]\]>)?\s*</loc>", re.IGNORECASE)
 _NOT_PAGES = re.compile(r"\.(?:png|jpe?g|gif|webp|svg|ico|css|js|mp[34]|webm|zip|t?gz|exe|dmg|woff2?)$", re.IGNORECASE)
 
@@ -224,8 +227,9 @@ class SiteCrawler:
                 answer = await self._http.fetch(waiting[asked])
             except SafeHttpError:
                 continue
-            locations = [html.unescape(url) for url in _LOCATION.findall(answer.body.decode("utf-8", "replace"))]
-            if answer.status == 200 and b"<sitemapindex" in answer.body[:2000]:
+            body = _unpacked(answer.body)
+            locations = [html.unescape(url) for url in _LOCATION.findall(body.decode("utf-8", "replace"))]
+            if answer.status == 200 and b"<sitemapindex" in body[:2000]:
                 waiting.extend(locations)
             elif answer.status == 200:
                 found |= dict.fromkeys(url for url in locations[:_MAX_FOUND] if plan.takes(url))
@@ -244,6 +248,16 @@ def _waiting(plan: Plan, kept: list[CrawledPage], listed: Sequence[str]) -> Iter
         if _plain(url) not in asked:
             asked.add(_plain(url))
             yield url, depth
+
+
+def _unpacked(body: bytes) -> bytes:
+    """A sitemap out of its gzip file, as far as it is whole and no longer than one may be (sitemaps.org: 50 MB)."""
+    if not body.startswith(b"\x1f\x8b"):
+        return body
+    unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    with contextlib.suppress(zlib.error):
+        return unpack.decompress(body, _MAX_SITEMAP_BYTES)
+    return b""
 
 
 def _plain(url: str) -> str:
