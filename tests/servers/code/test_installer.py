@@ -1,7 +1,5 @@
 """memento_code: install_packages, by real pip from an index on loopback."""
 
-import io
-import zipfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -11,23 +9,9 @@ from mcp import Client
 
 from memento_code.server import Settings, build_server
 from support.loopback import LoopbackServer, answer, loopback_server
+from support.wheels import wheel
 
 pytestmark = pytest.mark.anyio
-
-
-def wheel(name: str, files: dict[str, str]) -> bytes:
-    info = f"{name}-1.0.dist-info"
-    parts = {
-        **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    parts[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*parts, f"{info}/RECORD"])
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for path, text in parts.items():
-            archive.writestr(path, text)
-    return content.getvalue()
 
 
 @pytest.fixture

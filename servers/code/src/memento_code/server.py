@@ -6,6 +6,7 @@ The tool layer: what a model may ask for and what it is told. Isolation is `sand
 import base64
 import itertools
 import json
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing_extensions import TypedDict  # pydantic cannot read that of `typing`
 from memento_code.arithmetic import CannotCalculate, calculate
 from memento_code.callers import Caller
 from memento_code.e2b import E2BSandbox
+from memento_code.environment import default_python
+from memento_code.environment import main as environment
 from memento_code.execution import DataTable, MadeFile, RaisedError, Result, cut
 from memento_code.file_tools import add_file_tools, file_link
 from memento_code.installer import CannotInstall, Installer
@@ -74,7 +77,7 @@ class Settings(ServerSettings):
     """Permit level `none`: run the code with the server's own rights when nothing stronger works."""
     python: Path | None = None
     """Interpreter of the environment whose packages sessions may import, as a virtual environment's bin/python.
-    Default: the server's own."""
+    Default: that which `memento-code environment create` made, or else the server's own."""
     folders: PathList = ()
     """Folders and files of this computer that `add_file` may copy into a session, joined by `:`. None by default."""
     installable_packages: str = ""
@@ -103,6 +106,8 @@ class Settings(ServerSettings):
     """Sessions alive at once; for one more, the longest unused is ended."""
     idle_minutes: float = Field(default=30.0, gt=0)
     """A session unused for so long is ended."""
+    spare_session: bool = True
+    """Keep one more session started, that is nobody's yet, so that the next new one is there at once."""
     sessions_outlive_clients: bool = False
     """Over HTTP: a client that connects anew with the same token may go on in its earlier sessions."""
     output_kilobytes: int = Field(default=64, ge=1)
@@ -205,13 +210,14 @@ def build_server(settings: Settings) -> Server[Sessions]:
             limits,
             wanted=settings.isolation,
             allow_none=settings.allow_unsandboxed,
-            python=settings.python,
+            python=settings.python or default_python(),
             packages_folder=installer.folder if installer is not None else None,
             max_sessions=settings.max_sessions,
             idle_seconds=settings.idle_minutes * 60,
             outlive_clients=settings.sessions_outlive_clients,
             max_value_chars=settings.max_value_chars,
             output_bytes=settings.output_kilobytes * 1024,
+            keep_spare=settings.spare_session,
         )
         async with anyio.create_task_group() as background:
             background.start_soon(sessions.look_after)
@@ -519,7 +525,9 @@ def _shown(result: PythonResult) -> str:
 
 
 def main() -> None:
-    """The command `memento-code`."""
+    """The command `memento-code`; with `environment` as its first word, `environment.py`'s."""
+    if sys.argv[1:2] == ["environment"]:
+        sys.exit(environment(sys.argv[2:]))
     serve("memento-code", lambda: build_server(Settings()))
 
 

@@ -96,6 +96,10 @@ class Session:
         assert self._process is not None
         return self._process.pid
 
+    def is_alive(self) -> bool:
+        """Whether its first process still runs."""
+        return self.ended is None and self._process is not None and self._process.poll() is None
+
     async def open(self) -> None:
         """Start the process and wait until it is confined and ready.
 

@@ -8,7 +8,7 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _WATCH_SECONDS = 0.1
 _MAX_ENDED_KEPT = 1_000
+_REFILL_DELAY_SECONDS = 0.25
+"""Before the next spare session is started: the run that took the last one goes first."""
 
 SessionName = Annotated[
     Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.-]+$")] | None,
@@ -76,6 +78,7 @@ class Sessions:
         outlive_clients: bool,
         max_value_chars: int,
         output_bytes: int,
+        keep_spare: bool = False,
     ) -> None:
         self._limits = limits
         self._wanted: Level | None = wanted
@@ -90,6 +93,9 @@ class Sessions:
         self._named: dict[_Key, _Named] = {}
         self._sandbox: Sandbox | E2BSandbox | None = None
         self._found = anyio.Event()
+        self._keep_spare = keep_spare
+        self._spare: Session | None = None
+        self._spare_taken = anyio.Event()
 
     async def look_after(self) -> None:
         """Find the level of isolation, then watch memory and idle time until cancelled.
@@ -113,7 +119,42 @@ class Sessions:
         if found.level == "none":
             logger.warning("code runs WITHOUT isolation, as the settings allow")
         self._found.set()
-        await self._watch()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._watch)
+            if self._keep_spare:
+                tasks.start_soon(self._refill, found)
+
+    async def _refill(self, sandbox: Sandbox) -> None:
+        """Keep one session started that is nobody's yet: no code has run in it, and it is given away once."""
+        try:
+            while True:
+                if self._spare is None:
+                    self._spare = await self._started(sandbox)
+                await self._spare_taken.wait()
+                self._spare_taken = anyio.Event()
+                await anyio.sleep(_REFILL_DELAY_SECONDS)
+        except SessionLost as exc:  # who needs one tries for himself, and is told
+            logger.warning("no spare session is kept any more: %s", exc)
+        finally:
+            if self._spare is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._spare.end("the server stopped")
+
+    async def _new_session(self) -> Session | E2BSession:
+        spare, self._spare = self._spare, None
+        self._spare_taken.set()
+        if spare is not None:
+            if spare.is_alive():
+                return spare
+            await spare.end("it died before it was used")
+        return await self._started(await self.sandbox())
+
+    @overload
+    async def _started(self, sandbox: Sandbox) -> Session: ...
+    @overload
+    async def _started(self, sandbox: Sandbox | E2BSandbox) -> Session | E2BSession: ...
+    async def _started(self, sandbox: Sandbox | E2BSandbox) -> Session | E2BSession:
+        return await sandbox.start(max_value_chars=self._max_value_chars, output_bytes=self._output_bytes)
 
     async def _watch(self) -> None:
         while True:
@@ -207,8 +248,7 @@ class Sessions:
         lost = named.session.ended if named.session is not None else named.lost
         named.session, named.lost = None, None
         await self._make_room(key)
-        sandbox = await self.sandbox()
-        named.session = await sandbox.start(max_value_chars=self._max_value_chars, output_bytes=self._output_bytes)
+        named.session = await self._new_session()
         return named.session, True, lost
 
     async def _make_room(self, key: _Key) -> None:

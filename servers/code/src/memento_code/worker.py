@@ -47,6 +47,7 @@ class _Worker:
         self._requests = requests
         self._events = events
         self._home = str(config["folder"])
+        self._packages: list[str] = config["packages"]
         self._max_value_chars = int(config["max_value_chars"])
         self._waiting: deque[dict[str, Any]] = deque()
         self._arrived = threading.Semaphore(0)
@@ -72,6 +73,7 @@ class _Worker:
         signal.signal(signal.SIGINT, self._interrupted)
         # Figures are collected at the end of a run; matplotlib need not say that it opens no window.
         warnings.filterwarnings("ignore", message=".*is non-interactive, and thus cannot be shown")
+        _link_font_list(self._packages)
         threading.Thread(target=self._listen, daemon=True).start()
         self._send("ready")
         while True:
@@ -230,6 +232,15 @@ class _Worker:
             "value": _cut(message, self._max_value_chars),
             "traceback": _cut(shown, self._max_value_chars),
         }
+
+
+def _link_font_list(packages: list[str]) -> None:
+    """matplotlib takes a second to list the fonts; `environment.py` had it done once, beside the packages."""
+    for folder in packages:
+        with suppress(OSError):
+            for name in os.listdir(f"{folder}/_memento_fonts"):
+                os.makedirs(os.environ["MPLCONFIGDIR"], exist_ok=True)
+                os.symlink(f"{folder}/_memento_fonts/{name}", f"{os.environ['MPLCONFIGDIR']}/{name}")
 
 
 def _cut(text: str, max_chars: int) -> str:
