@@ -275,7 +275,7 @@ def latency(
         return
     columns = [name for name in results[0] if name != "cases"]
     _table(
-        ["cases", *(f"{name.replace('_', ' ')} ms" for name in columns)],
+        ["cases", *(name.replace("_", " ") + (" ms" if name != "chromadb_recall" else "") for name in columns)],
         [
             [f"{row['cases']:,}", *("-" if row[name] is None else f"{row[name]:.2f}" for name in columns)]
             for row in results

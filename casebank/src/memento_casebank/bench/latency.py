@@ -24,6 +24,7 @@ from memento_casebank.records import Case, new_id
 __all__ = ["LatencyResult", "RebuildResult", "measure_latency", "measure_rebuild"]
 
 Vectors = NDArray[np.float32]
+_NEAREST = 32
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class LatencyResult:
     outcome_p95: float
     chromadb_p95: float | None
     """chromadb's own nearest-neighbour query; None when it was left out."""
+    chromadb_recall: float | None
+    """Share of the 32 nearest that it finds: its index is approximate, the bank's scan is exact."""
     numpy_p95: float
     """An exact scan for the 32 nearest."""
     numpy_cpu_p95: float
@@ -69,7 +72,7 @@ def measure_latency(
         try:
             say(f"filling a bank with {cases:,} cases")
             _fill(engine, texts[:cases], vectors[:cases])
-            nearest = _chromadb_times(engine, vectors[cases:], say) if chromadb else None
+            nearest, recall = _chromadb_times(engine, vectors[cases:], say) if chromadb else (None, None)
             reads: list[Took] = []
             writes: list[Took] = []
             outcomes: list[Took] = []
@@ -99,6 +102,7 @@ def measure_latency(
         write_cpu_p95=_percentile(writes, 95, cpu=True),
         outcome_p95=_percentile(outcomes, 95),
         chromadb_p95=None if nearest is None else _percentile(nearest, 95),
+        chromadb_recall=recall,
         numpy_p95=_percentile(scans, 95),
         numpy_cpu_p95=_percentile(scans, 95, cpu=True),
     )
@@ -175,16 +179,25 @@ def _fill(engine: Engine, texts: Sequence[str], vectors: Vectors) -> None:
         engine.run(lambda s=start: enter(s, min(s + 1_000, len(texts))))
 
 
-def _chromadb_times(engine: Engine, vectors: Vectors, say: Callable[[str], None]) -> list[Took]:
+def _chromadb_times(engine: Engine, vectors: Vectors, say: Callable[[str], None]) -> tuple[list[Took], float]:
+    """How long each query took, and the share of the 32 nearest that were found."""
     say("waiting for chromadb's index")
     engine.index.flush()
-    return [_clocked(lambda v=vector: engine.index.query("default", v, 32))[1] for vector in vectors]
+    shelf = engine.shelf("default")
+    times: list[Took] = []
+    found = 0
+    for vector in vectors:
+        rows, took = _clocked(lambda v=vector: engine.index.query("default", v, _NEAREST))
+        times.append(took)
+        nearest = np.argpartition(shelf.vectors @ vector, len(shelf) - _NEAREST)[-_NEAREST:]
+        found += len({shelf.ids[int(row)] for row in nearest} & {case_id for case_id, _ in rows})
+    return times, found / (_NEAREST * len(vectors))
 
 
 def _scan(matrix: Vectors, vector: Vectors) -> Took:
     def nearest() -> NDArray[np.intp]:
         cosine = matrix @ vector
-        best = np.argpartition(cosine, len(cosine) - 32)[-32:]
+        best = np.argpartition(cosine, len(cosine) - _NEAREST)[-_NEAREST:]
         return best[np.argsort(-cosine[best])]
 
     return _clocked(nearest)[1]
