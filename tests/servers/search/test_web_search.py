@@ -16,7 +16,12 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import SecretStr
 
 from memento_kit import StartupError, unfence
+from memento_kit.safe_http import HttpLimits, SafeHttp
+from memento_search.engine import WebQuery
+from memento_search.scholar_engines import Crossref
 from memento_search.server import Settings, build_server
+from memento_search.web_cache import WebCache
+from memento_search.web_search import WebLimits, WebSearch, WebSearchFailed
 from support.loopback import answer, loopback_server
 
 pytestmark = pytest.mark.anyio
@@ -188,6 +193,45 @@ async def test_an_engine_that_keeps_failing_is_left_alone(web: Web) -> None:
         for number in range(5):
             await ask(client, f"query {number}")
     assert web.asked()[SEARXNG] == 3
+
+
+async def test_an_engine_that_rested_is_tried_once_and_by_one_search_alone(tmp_path: Path) -> None:
+    now = 1000.0
+    asked: list[httpx2.Request] = []
+    replies: list[httpx2.Response] = [httpx2.Response(400)] * 3
+    waiting, go_on = anyio.Event(), anyio.Event()
+
+    async def crossref(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        if len(asked) == 4:
+            waiting.set()
+            await go_on.wait()
+        return replies.pop(0)
+
+    async def reports(name: str) -> str:
+        try:
+            return str((await web_search.search(WebQuery(name, 5))).engines[0].status)
+        except WebSearchFailed as exc:
+            return f"{exc.engines[0].status}: {exc.engines[0].problem}"
+
+    limits = WebLimits(HttpLimits(), max_wait_seconds=5, retry_seconds=0, patience_seconds=3, cache_seconds=0)
+    async with SafeHttp(transport=httpx2.MockTransport(crossref)) as http:
+        cache = WebCache(tmp_path / "cache.sqlite3")
+        web_search = WebSearch([Crossref(None)], http, cache, limits, clock=lambda: now)
+        for name in ("one", "two", "three"):
+            assert (await reports(name)).startswith("failed")
+        assert "left alone for 60 s" in await reports("four")
+        now += 61
+        replies = [httpx2.Response(503), httpx2.Response(200, content=b'{"message": {"items": []}}')]
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reports, "five")
+            await waiting.wait()
+            assert "another search is finding out" in await reports("six")
+            go_on.set()
+        assert len(asked) == 4, "a trial is one request, though 503 is asked a second time otherwise"
+        assert "left alone for 120 s" in await reports("seven")
+        now += 121
+        assert await reports("eight") == "nothing"
 
 
 async def test_an_engine_is_not_asked_faster_than_it_allows(web: Web) -> None:

@@ -87,6 +87,8 @@ class _Manners:
     free_at: float = 0.0
     failures: int = 0
     resting_until: float = 0.0
+    is_on_trial: bool = False
+    """It rested, and one search asks it whether it is back; the others go without until that one knows."""
     turn: anyio.Lock = field(default_factory=anyio.Lock)
 
 
@@ -188,16 +190,34 @@ class WebSearch:
         return answer
 
     async def _ask_one(self, engine: Engine, query: WebQuery, silent: set[str]) -> list[WebHit]:
-        """Ask in the engine's own pace, a second time if it was only unavailable; note in `silent` while it is out."""
+        """Ask in the engine's own pace, a second time if it was only unavailable; note in `silent` while it is out.
+
+        An engine that rested after failures is asked once, and by one search alone (a half-open circuit breaker).
+        """
         manners = self._manners[engine.name]
-        for is_last_try in (False, True):
+        if manners.failures < _FAILURES_UNTIL_REST:
+            return await self._ask_with_patience(engine, query, silent, tries=2)
+        self._check_rest(manners)
+        if manners.is_on_trial:
+            raise EngineLimited("failed several times, and another search is finding out whether it is back")
+        manners.is_on_trial = True
+        try:
+            return await self._ask_with_patience(engine, query, silent, tries=1)
+        finally:
+            manners.is_on_trial = False
+
+    async def _ask_with_patience(
+        self, engine: Engine, query: WebQuery, silent: set[str], *, tries: int
+    ) -> list[WebHit]:
+        manners = self._manners[engine.name]
+        for left in reversed(range(tries)):
             await self._wait_for_turn(engine, manners)
             silent.add(engine.name)
             try:
                 hits = await engine.search(self._http, query, self._limits.http)
             except EngineError as exc:
                 silent.discard(engine.name)
-                if isinstance(exc, EngineUnavailable) and not is_last_try:
+                if isinstance(exc, EngineUnavailable) and left:
                     # Jitter, so that several servers do not come back at the same moment.
                     await anyio.sleep(self._limits.retry_seconds * (0.5 + random.random()))
                     continue
@@ -208,12 +228,15 @@ class WebSearch:
             return hits
         raise AssertionError("the last try returns or raises")
 
-    async def _wait_for_turn(self, engine: Engine, manners: _Manners) -> None:
+    def _check_rest(self, manners: _Manners) -> None:
         resting = manners.resting_until - self._clock()
         if resting > 0:
             raise EngineLimited(
                 f"failed several times or asked for a pause, and is left alone for {resting:.0f} s more"
             )
+
+    async def _wait_for_turn(self, engine: Engine, manners: _Manners) -> None:
+        self._check_rest(manners)
         async with manners.turn:
             wait = manners.free_at - self._clock()
             if wait > self._limits.max_wait_seconds:
