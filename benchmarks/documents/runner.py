@@ -26,6 +26,22 @@ def _memento(text_format: str) -> Callable[[str], str]:
     return read
 
 
+def _memento_files() -> Callable[[str], str]:
+    reading: Any = importlib.import_module("memento_documents.reading")
+    path: Any = importlib.import_module("pathlib").Path
+    return lambda name: "\n\n".join(section.text for section in reading.read_text(path(name)))
+
+
+def _mammoth() -> Callable[[str], str]:
+    mammoth: Any = importlib.import_module("mammoth")
+
+    def read(path: str) -> str:
+        with open(path, "rb") as file:
+            return str(mammoth.convert_to_markdown(file).value)
+
+    return read
+
+
 def _markitdown() -> Callable[[str], str]:
     converter: Any = importlib.import_module("markitdown").MarkItDown()
     return lambda path: str(converter.convert(path).text_content)
@@ -73,6 +89,8 @@ def _pymupdf4llm() -> Callable[[str], str]:
 TOOLS: dict[str, Callable[[], Callable[[str], str]]] = {
     "memento": lambda: _memento("markdown"),
     "memento text": lambda: _memento("text"),
+    "memento files": _memento_files,
+    "mammoth": _mammoth,
     "liteparse": _liteparse,
     "kreuzberg": _kreuzberg,
     "xberg": _xberg,

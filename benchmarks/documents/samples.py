@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Truth", "make_samples"]
+__all__ = ["Truth", "clean_markdown", "make_samples", "sample_texts"]
 
 _DESIGNS = {
     "plain": "",
@@ -173,10 +173,7 @@ def _render(text: str) -> tuple[str, Truth]:  # noqa: C901 - one case per kind o
     from markdown_it import MarkdownIt
 
     parser: Any = MarkdownIt("commonmark", {"html": False}).enable("table")
-    text = re.sub(r"<[^>\n]{1,400}>", "", re.sub(r"<!--.*?-->", "", text, flags=re.S))
-    text = re.sub(r"\[?!\[[^\]]*\]\([^)]*\)(?:\]\([^)]*\))?", "", text)
-    text = re.sub(r"[^\x00-\u024f\u2010-\u2027\u2190-\u21ff]", "", text)
-    tokens = parser.parse(text)
+    tokens = parser.parse(clean_markdown(text))
     truth = Truth([], [])
     tag, in_item = "p", 0
     for token in tokens:
@@ -210,6 +207,18 @@ def _render(text: str) -> tuple[str, Truth]:  # noqa: C901 - one case per kind o
             case _:
                 pass
     return parser.renderer.render(tokens, parser.options, {}), truth
+
+
+def clean_markdown(text: str) -> str:
+    """Without raw HTML, pictures, and characters that the fonts here lack."""
+    text = re.sub(r"<[^>\n]{1,400}>", "", re.sub(r"<!--.*?-->", "", text, flags=re.S))
+    text = re.sub(r"\[?!\[[^\]]*\]\([^)]*\)(?:\]\([^)]*\))?", "", text)
+    return re.sub(r"[^\x00-\u024f\u2010-\u2027\u2190-\u21ff]", "", text)
+
+
+def sample_texts(count: int) -> list[tuple[str, str]]:
+    """(name, Markdown) of `count` package descriptions, and of two texts full of tables."""
+    return [*_readmes()[:count], *((f"facts-{seed}", _facts(seed)) for seed in range(2))]
 
 
 def _print(chromium: str, body: str, style: str, to: Path) -> None:

@@ -194,6 +194,18 @@ def test_kinds_without_a_binary_mark_are_told_by_how_they_begin(content: bytes, 
     assert detect_kind(io.BytesIO(content), name) == kind
 
 
+def test_an_empty_title_or_heading_makes_no_heading_of_what_follows() -> None:
+    page = "<html><head><title></title></head><body><p>one</p><h2> </h2><p>two</p><h2>three</h2>four</body></html>"
+    assert html_to_text(page) == "one\n\ntwo\n\n## three\n\nfour\n"
+
+
+def test_a_paragraph_that_looks_like_a_heading_or_a_table_is_neither() -> None:
+    w = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    body = "".join(f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" for text in ("# a comment", "| x |", "#1 of all"))
+    content = zip_bytes({"word/document.xml": f"<w:document {w}><w:body>{body}</w:body></w:document>".encode()})
+    assert read(content).sections[0].text == "\\# a comment\n\n\\| x |\n\n#1 of all\n"
+
+
 def deep(start: bytes, end: bytes, depth: int = 200_000) -> bytes:
     return start * depth + end * depth
 

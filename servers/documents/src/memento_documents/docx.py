@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from xml.etree.ElementTree import Element, register_namespace, tostring
 
 from memento_documents.cells import markdown_table
-from memento_documents.package import Package, open_package, walk
+from memento_documents.package import Package, open_package, plain, walk
 from memento_documents.reading import Document, Section
 
 __all__ = ["read_docx"]
@@ -206,7 +206,7 @@ def _paragraph(paragraph: Element, styles: _Styles) -> tuple[str, tuple[int, boo
         return "", None
     said = paragraph.find(f"{_W}pPr")
     if said is None:
-        return text, None
+        return plain(text), None
     style = _value(said, f"{_W}pStyle") or ""
     level = styles.levels.get(style, 0) or min(_number(_value(said, f"{_W}outlineLvl"), -1) + 1, 6)
     if level:
@@ -215,7 +215,7 @@ def _paragraph(paragraph: Element, styles: _Styles) -> tuple[str, tuple[int, boo
     own = None if listed is None else _value(listed, f"{_W}numId")
     numbering = styles.numberings.get(style) if own is None else own
     if (numbering is None and listed is None) or numbering == "0":
-        return text, None
+        return plain(text), None
     indent = 0 if listed is None else min(_number(_value(listed, f"{_W}ilvl"), 0), 8)
     return " ".join(text.split()), (indent, (numbering or "", indent) in styles.ordered)
 

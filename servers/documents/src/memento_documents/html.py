@@ -95,7 +95,7 @@ class _TextOfHtml(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "title" and self._in_title:
             self._end_block()
-            self._in_title = False
+            self._in_title, self._before = False, ""  # an empty one makes no heading of what follows
         elif tag in _SKIPPED:
             self._skipping = max(0, self._skipping - 1)
         elif tag == "a":
@@ -108,16 +108,22 @@ class _TextOfHtml(HTMLParser):
             if not self._tables:
                 self._end_table()
         elif not self._in_cell:
-            if tag == "pre" and self._preformatted:
-                self._line.append("\n```")
-                self._end_block()
-                self._preformatted -= 1
-            elif tag in ("ul", "ol", "menu"):
-                self._end_block()
-                if self._lists:
-                    self._lists.pop()
-            elif tag in _BLOCKS or tag == "li" or _HEADING.fullmatch(tag):
-                self._end_block()
+            self._end_text_part(tag)
+
+    def _end_text_part(self, tag: str) -> None:
+        if _HEADING.fullmatch(tag):
+            self._end_block()
+            self._before = ""
+        elif tag == "pre" and self._preformatted:
+            self._line.append("\n```")
+            self._end_block()
+            self._preformatted -= 1
+        elif tag in ("ul", "ol", "menu"):
+            self._end_block()
+            if self._lists:
+                self._lists.pop()
+        elif tag in _BLOCKS or tag == "li":
+            self._end_block()
 
     def handle_data(self, data: str) -> None:
         if self._in_title or not self._skipping:

@@ -1,20 +1,27 @@
 """A cell's value as Excel would show it.
 
 Covers the formats that workbooks are full of: general numbers, decimals, thousands, percent, currency,
-scientific, dates and times, sections for negative and zero, text. Not covered: fractions (`# ?/?`), conditions
-in brackets, fill and padding characters, locale-dependent month names; those show the plain value.
+scientific, fractions, dates and times, sections for negative, zero and text, conditions in brackets. Not covered: fill
+and padding characters, locale-dependent month names; those show the plain value.
 Source: ECMA-376 part 1, §18.8.31 (numFmts).
 """
 
 import datetime as dt
+import operator
 import re
 from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 
 __all__ = ["display"]
 
 _GENERAL_DIGITS = 10
 """A column of usual width shows ten significant digits or so; more is noise of binary fractions."""
 _QUOTED = re.compile(r'"([^"]*)"|\\(.)|\[[^\]]*\]|_.|\*.')
+_PIECE = re.compile(r'"[^"]*"|\\.|.', re.DOTALL)
+_CONDITION = re.compile(r"\[(<=|>=|<>|<|>|=)\s*(-?\d+(?:\.\d+)?)\]")
+_COMPARED = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,
+             "<>": operator.ne}  # fmt: skip
+_FRACTION = re.compile(r"(?:([#0?]+) +)?[#0?]+ ?/ ?([#0?]+|\d+)")
 _DIGITS = re.compile(r"[#0?][#0?,]*(?:\.[0#?]*,*)?(?:E[+-][0#]+)?")
 _DATE_TOKEN = re.compile(r"yyyy|yy|mmmmm|mmmm|mmm|mm|m|dddd|ddd|dd|d|hh|h|ss|s|am/pm|a/p|\.0+", re.IGNORECASE)
 
@@ -27,7 +34,7 @@ def display(value: object, number_format: str = "General") -> str:
         case bool():
             return "TRUE" if value else "FALSE"
         case str():
-            return value
+            return _text(value, number_format)
         case int() | float():
             return _number(value, number_format)
         case dt.datetime() | dt.date() | dt.time():
@@ -46,15 +53,58 @@ def _number(value: float, number_format: str) -> str:
     pattern = _DIGITS.search(literal_free)
     if pattern is None:
         return literal_free.strip() or _general(value)  # a format of words only, as `"-"` for zero
-    if "/" in literal_free:
-        return _general(value)
+    fraction = _FRACTION.search(literal_free)
+    if fraction is not None:
+        shown = _fraction(value, fraction[2], mixed=fraction[1] is not None)
+        return (literal_free[: fraction.start()] + shown + literal_free[fraction.end() :]).strip()
     shown = _digits(value, pattern[0], percent="%" in literal_free)
     return (literal_free[: pattern.start()] + shown + literal_free[pattern.end() :]).strip()
 
 
+def _sections(number_format: str) -> list[str]:
+    """Parted by semicolons, but not by those in quotes or after a backslash."""
+    sections = [""]
+    for piece in _PIECE.findall(number_format):
+        if piece == ";":
+            sections.append("")
+        else:
+            sections[-1] += piece
+    return sections[:4]
+
+
+def _text(value: str, number_format: str) -> str:
+    """The fourth section is that of texts; a format of one section with `@` is for them alone."""
+    sections = _sections(number_format)
+    section = sections[3] if len(sections) == 4 else sections[0] if "@" in sections[0] else "@"
+    return _QUOTED.sub(_literal_or_nothing, section.replace("@", "\0")).replace("\0", value)
+
+
+def _fraction(value: float, denominator: str, *, mixed: bool) -> str:
+    """`5 1/4`, with the whole in front where `mixed`; a denominator in digits is fixed, else it has so many places."""
+    places = len(denominator)
+    if denominator.isdecimal() and int(denominator):
+        over = int(denominator)
+        near, fixed = Fraction(round(abs(value) * over), over), over
+    else:
+        near, fixed = Fraction(abs(value)).limit_denominator(10 ** min(places, 6) - 1), 0
+    whole = int(near) if mixed else 0
+    rest = near - whole
+    parts = [str(whole)] if whole or not rest else []
+    if rest:
+        under = fixed or rest.denominator
+        parts.append(f"{rest.numerator * (under // rest.denominator)}/{under}")
+    return ("-" if value < 0 else "") + " ".join(parts)
+
+
 def _section(number_format: str, value: float) -> tuple[str, float]:
     """Pick `positive;negative;zero;text`; a section for negatives shows the number without its sign."""
-    sections = number_format.split(";")
+    sections = _sections(number_format)
+    conditions = [_CONDITION.search(section) for section in sections]
+    if any(conditions):
+        for section, condition in zip(sections, conditions, strict=True):
+            if condition is None or _COMPARED[condition[1]](value, float(condition[2])):
+                return section, value
+        return sections[-1], value
     if value < 0 and len(sections) > 1:
         return sections[1], -value
     if value == 0 and len(sections) > 2:

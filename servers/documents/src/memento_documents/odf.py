@@ -9,7 +9,7 @@ from typing import BinaryIO, Literal
 from xml.etree.ElementTree import Element
 
 from memento_documents.cells import markdown_table
-from memento_documents.package import open_package
+from memento_documents.package import open_package, plain
 from memento_documents.reading import Document, Section
 
 __all__ = ["read_odf"]
@@ -78,7 +78,7 @@ class _Writer:
                     text = self._inline(node)
                     yield "#" * min(int(level) if level.isdecimal() else 1, 6) + f" {text}" if text else ""
                 case "text:1.0}p":
-                    yield self._inline(node)
+                    yield plain(self._inline(node))
                     yield from self._pictures(node, depth, listed)
                 case "text:1.0}list":
                     yield "\n".join(self._items(node, depth + 1, listed))

@@ -5,6 +5,7 @@ that none can expand without end or name a file. Macros and embedded objects are
 """
 
 import posixpath
+import re
 import zipfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -13,13 +14,14 @@ from xml.etree.ElementTree import Element, ParseError, fromstring
 
 from memento_documents.kinds import Unreadable
 
-__all__ = ["Package", "open_package", "walk"]
+__all__ = ["Package", "open_package", "plain", "walk"]
 
 _MAX_PART_BYTES = 100_000_000
 """An unpacked part above this is a bomb, or a book no one reads here: bomb.docx unpacks 2.5 MB to 712 MB."""
 _MAX_TOTAL_BYTES = 400_000_000
 """All parts that are read, together."""
 _PROLOG_BYTES = 65_536
+_BLOCK_MARK = re.compile(r"^(?=#{1,6} |\|)", re.MULTILINE)
 
 
 class Package:
@@ -119,6 +121,11 @@ def open_package(file: BinaryIO, what: str) -> Generator[Package]:
         raise Unreadable(
             f"{what} is damaged ({type(exc).__name__}); open it where it was made and save it again."
         ) from exc
+
+
+def plain(text: str) -> str:
+    """A paragraph's text as Markdown: lines that begin as a heading or a table would are marked as neither."""
+    return _BLOCK_MARK.sub(r"\\", text)
 
 
 def walk(root: Element, skip: frozenset[str] = frozenset()) -> Iterator[Element]:
