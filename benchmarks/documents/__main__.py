@@ -2,8 +2,9 @@
 
     .venv/bin/python -m benchmarks.documents [FOLDER] [--peers PYTHON] [--rounds 3] [--samples FOLDER] [--slow] [--json]
 
-Quality is measured on PDFs whose truth is known (`samples`, printed by Chromium: tagged, and the tags taken out), and on
-DOCX, PPTX, ODT, EPUB and HTML written from the same texts (`office_samples`); `hostile` files are made too. FOLDER adds real PDFs for speed alone. `--peers` names a Python that has markitdown[pdf,xlsx], markitdown-mcp,
+Quality is measured on PDFs whose truth is known (`samples`, printed by Chromium: tagged, and the tags taken out), and
+on DOCX, PPTX, ODT, EPUB and HTML written from the same texts (`office_samples`); `hostile` files are made too. FOLDER
+adds real PDFs for speed alone. `--peers` names a Python that has markitdown[pdf,docx,pptx,xlsx], markitdown-mcp,
 liteparse, kreuzberg, xberg, pypdfium2, pymupdf4llm and python-calamine, or some of them; what is missing is said.
 `--slow` adds pymupdf4llm, and markitdown on a large workbook. All times are CPU, the least of the rounds,
 one process per tool.
