@@ -244,3 +244,22 @@ async def test_the_papers_files_import_whole_and_only_once(tmp_path: Path) -> No
         (1.0, {"plan": [{"id": 1}]}),
         (1.0, {"plan": [{"id": 1}]}),
     ]
+
+
+async def test_ancestor_credit_reaches_the_case_a_shown_case_was_made_from_only_when_asked(tmp_path: Path) -> None:
+    """MemQ: what the younger case earns tells about the older one, which was not shown itself."""
+    learned: dict[float, float] = {}
+    for decay in (0.0, 0.5):
+        settings = EngineSettings(seed=3, policy_settings={"ancestor_decay": decay, "memory_off_share": 0.0})
+        async with CaseBank.open(tmp_path / str(decay), settings=settings) as bank:
+            old = await bank.retain("route the parcel to Ulm", {"n": 1}, answer="a", reward=1.0)
+            made_from_it = await bank.retain("feed the cat", {"n": 2}, answer="b", reward=1.0, parents=[old.id])
+            for _ in range(40):
+                found = await bank.retrieve("feed the cat", 1)
+                failed = [shown.case.id for shown in found.shown] == [made_from_it.id]
+                await bank.record_outcome(0.0 if failed else 1.0, "verifier", decision_id=found.decision.id)
+            found = await bank.retrieve("route the parcel to Ulm", 1)
+            candidates = (await bank.explain(found.decision.id)).candidates
+            learned[decay] = next(one.value.mean for one in candidates if one.case_id == old.id)
+
+    assert learned[0.5] < learned[0.0] - 0.02

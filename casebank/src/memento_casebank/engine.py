@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from memento_casebank.candidates import CandidateSettings, Found, find
 from memento_casebank.chroma import ChromaIndex, IndexRow
@@ -23,6 +22,7 @@ from memento_casebank.decisions import pack, unpack
 from memento_casebank.exchange import Line
 from memento_casebank.hygiene import instruction_like
 from memento_casebank.learning import Learner
+from memento_casebank.lineage import Lineage
 from memento_casebank.lock import BankLock
 from memento_casebank.log import DecisionRow, Log, WalSync
 from memento_casebank.policies import DEFAULT_POLICY, make_policy
@@ -58,7 +58,7 @@ from memento_casebank.records import (
 from memento_casebank.replay import LoggedDecision
 from memento_casebank.shelf import Shelf
 from memento_casebank.snapshots import freeze, thaw
-from memento_casebank.standing import REVISABLE, Standing, standing, undo_target
+from memento_casebank.standing import Standing, check_changes, standing, undo_target
 
 __all__ = ["Engine", "EngineSettings", "NewCase", "Retrieved", "ShownCase"]
 
@@ -69,8 +69,6 @@ _SECONDS_PER_DAY = 86_400.0
 _EVIDENCE_CASES = 16
 _EVIDENCE_COSINE = 0.3
 _EVIDENCE_LINES = 5
-_MAX_ANCESTOR_DEPTH = 3
-"""With MemQ's decay of 0.5 the fourth generation would get 6 % of the credit, spread over up to 256 cases."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +217,7 @@ class Engine:
         self._learners: dict[str, Learner] = {}
         self._outcomes: dict[str, list[OutcomeRecord]] = {}
         self._edits: dict[str, list[Edit]] = {}
-        self._children: dict[str, list[str]] = {}
-        self._parents_of: dict[str, tuple[str, ...]] = {}
+        self._lineage = Lineage()
         self._steps_of: dict[str, tuple[Step, ...]] = {}
         self._namespace_of: dict[str, str] = {}
         self._changed: dict[str, None] = {}
@@ -254,10 +251,7 @@ class Engine:
         self._namespace_of[case.id] = case.namespace
         if case.steps:
             self._steps_of[case.id] = case.steps
-        if case.parents:
-            self._parents_of[case.id] = case.parents
-        for parent in case.parents:
-            self._children.setdefault(parent, []).append(case.id)
+        self._lineage.add(case)
         return self.shelf(case.namespace).add(seq, case, vector)
 
     # What was learned
@@ -706,13 +700,10 @@ class Engine:
         return decision, Outcome(outcome.reward, outcome.kind, outcome.confidence, cited, outcome.created)
 
     def _ancestors(self, shelf: Shelf, rows: Sequence[int]) -> tuple[tuple[int, int], ...]:
-        """(group, depth) of what the shown cases were made from, nearest first, a case once (MemQ's provenance DAG)."""
+        """(group, depth) of what the shown cases were made from, nearest first, a group once."""
         found: dict[int, int] = {}
-        generation = [shelf.ids[row] for row in rows]
-        for depth in range(1, _MAX_ANCESTOR_DEPTH + 1):
-            generation = list(dict.fromkeys(p for case_id in generation for p in self._parents_of.get(case_id, ())))
-            for parent in generation:
-                found.setdefault(int(shelf.table["group"][shelf.row_of[parent]]), depth)
+        for parent, depth in self._lineage.ancestors([shelf.ids[row] for row in rows]):
+            found.setdefault(int(shelf.table["group"][shelf.row_of[parent]]), depth)
         return tuple(found.items())
 
     # Edits
@@ -734,12 +725,14 @@ class Engine:
         """
         case = self.case(case_id)
         if action == "revise":
-            self._check_changes(case, changes or {})
+            check_changes(case, changes or {})
         now = time.time()
         batch = batch or new_id("batch")
         targets = [(case_id, reason)]
         if action == "quarantine":
-            targets += [(child, f"made from quarantined case {case_id}") for child in self._descendants(case_id)]
+            targets += [
+                (child, f"made from quarantined case {case_id}") for child in self._lineage.descendants(case_id)
+            ]
         edits = [
             Edit(
                 id=new_id("edit"),
@@ -792,29 +785,6 @@ class Engine:
         now = self.standing(case_id)
         shelf.set_standing(shelf.row_of[case_id], now.case, now.status)
 
-    def _check_changes(self, case: Case, changes: dict[str, Any]) -> None:
-        fields = ", ".join(sorted(REVISABLE))
-        if not changes or not changes.keys() <= REVISABLE:
-            raise BankError(f"A revision changes one or more of: {fields}. Retain a new case for another question.")
-        try:
-            revised = Case.model_validate(case.model_dump() | changes)
-        except ValidationError as exc:
-            problem = exc.errors(include_url=False)[0]
-            raise BankError(f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}") from exc
-        if (orders := instruction_like(revised)) is not None and instruction_like(case) is None:
-            raise BankError(f"The revised {orders}; cases are evidence and may not give orders.")
-
-    def _descendants(self, case_id: str) -> list[str]:
-        """Everything made from a case, directly or not, in the order it was made."""
-        found: dict[str, None] = {}
-        open_ids = [case_id]
-        while open_ids:
-            for child in self._children.get(open_ids.pop(0), ()):
-                if child not in found and child != case_id:
-                    found[child] = None
-                    open_ids.append(child)
-        return list(found)
-
     # Importing
 
     def enter_line(self, line: Line, vector: Vector | None) -> bool:
@@ -839,7 +809,7 @@ class Engine:
             case Edit():
                 self._check_known(record.id, (record.case_id,))
                 if record.action == "revise":
-                    self._check_changes(self.case(record.case_id), record.changes)
+                    check_changes(self.case(record.case_id), record.changes)
                 self._append_edits([record])
         return True
 

@@ -7,9 +7,12 @@ it, and undoing an edit is an edit too (which can itself be undone).
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
+from memento_casebank.hygiene import instruction_like
 from memento_casebank.records import BankError, Case, CaseStatus, Edit
 
-__all__ = ["REVISABLE", "Standing", "standing", "undo_target"]
+__all__ = ["REVISABLE", "Standing", "check_changes", "standing", "undo_target"]
 
 REVISABLE = frozenset({"plan", "answer", "lesson", "tags", "valid_until"})
 """Fields that may be revised. The question may not: it is what the case is found by; retain a new case instead."""
@@ -65,6 +68,24 @@ def in_effect(edits: Sequence[Edit]) -> list[Edit]:
             undone.add(edit.undoes)
         kept.append(edit)
     return kept[::-1]
+
+
+def check_changes(case: Case, changes: dict[str, Any]) -> None:
+    """Check that a revision changes what may be changed, to what fits, and gives no orders.
+
+    Raises:
+        BankError: it does not.
+    """
+    fields = ", ".join(sorted(REVISABLE))
+    if not changes or not changes.keys() <= REVISABLE:
+        raise BankError(f"A revision changes one or more of: {fields}. Retain a new case for another question.")
+    try:
+        revised = Case.model_validate(case.model_dump() | changes)
+    except ValidationError as exc:
+        problem = exc.errors(include_url=False)[0]
+        raise BankError(f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}") from exc
+    if (orders := instruction_like(revised)) is not None and instruction_like(case) is None:
+        raise BankError(f"The revised {orders}; cases are evidence and may not give orders.")
 
 
 def undo_target(edit: Edit, edits: Sequence[Edit]) -> Edit:
