@@ -8,6 +8,7 @@ converters (guides/web.md §5.5).
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from memento_crawl.html_tree import Element
 
@@ -90,7 +91,7 @@ def _is_in_head(element: Element) -> bool:
     )
 
 
-def _is_hidden(element: Element, rules: list[re.Match[str]]) -> bool:
+def _is_hidden(element: Element, rules: "list[_Rule]") -> bool:
     if element.tag in ("html", "body", "head"):
         return False
     if element.get("hidden") is not None or (element.get("aria-hidden") or "").strip().lower() == "true":
@@ -98,8 +99,12 @@ def _is_hidden(element: Element, rules: list[re.Match[str]]) -> bool:
     if element.tag == "input" or (element.tag == "dialog" and element.get("open") is None):
         return True
     style = _CSS_COMMENT.sub("", element.get("style") or "")
-    return (bool(style) and (_hides(style) or _has_color_of_its_ground(element, style))) or any(
-        _matches(rule, element) for rule in rules
+    if style and (_hides(style) or _has_color_of_its_ground(element, style)):
+        return True
+    classes = frozenset((element.get("class") or "").split())
+    return any(
+        (not rule.tag or rule.tag == element.tag) and rule.classes <= classes and rule.ids <= {element.get("id") or ""}
+        for rule in rules
     )
 
 
@@ -138,7 +143,15 @@ def _rgb(color: str) -> str | None:
     )
 
 
-def _hiding_rules(tree: Element) -> Iterator[re.Match[str]]:
+class _Rule(NamedTuple):
+    """A simple selector: a tag, or none, with classes and ids that it must all have."""
+
+    tag: str
+    classes: frozenset[str]
+    ids: frozenset[str]
+
+
+def _hiding_rules(tree: Element) -> Iterator[_Rule]:
     """The simple selectors (`p.note`, `#ad`) of the page's own rules that hide what they match."""
     found = 0
     for sheet in tree.iter("style"):
@@ -150,9 +163,14 @@ def _hiding_rules(tree: Element) -> Iterator[re.Match[str]]:
                 continue
             for selector in selectors.split(","):
                 simple = _SIMPLE_SELECTOR.match(selector.strip())
-                if simple and simple[0] and found < _MAX_RULES:
+                tag = (simple[1] or "").lower() if simple else ""
+                if simple and simple[0].lower() not in ("", "html", "body") and found < _MAX_RULES:
                     found += 1
-                    yield simple
+                    yield _Rule(
+                        tag,
+                        frozenset(re.findall(r"\.([\w-]+)", simple[2])),
+                        frozenset(re.findall(r"#([\w-]+)", simple[2])),
+                    )
 
 
 def _without_at_rules(css: str) -> str:
@@ -179,19 +197,6 @@ def _closing(css: str, brace: int) -> int:
         if depth == 0:
             return found.start()
     return len(css)
-
-
-def _matches(selector: re.Match[str], element: Element) -> bool:
-    tag, marks = selector[1], selector[2]
-    if tag and tag.lower() != element.tag:
-        return False
-    if not marks:
-        return bool(tag) and tag.lower() not in ("html", "body")
-    classes = (element.get("class") or "").split()
-    return all(
-        (mark[1:] in classes) if mark[0] == "." else mark[1:] == element.get("id")
-        for mark in re.findall(r"[.#][\w-]+", marks)
-    )
 
 
 def _chars(text: str) -> int:
