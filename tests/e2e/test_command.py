@@ -158,6 +158,7 @@ def test_an_endpoint_nobody_serves_ends_with_one_line_and_the_run_is_kept(mement
     done = memento.run("ask", *args, "Q?", environ={"MEMENTO_MODEL_RETRIES": "0"})
     assert done.returncode == 1
     assert "No answer: m at http://127.0.0.1:9/v1/ cannot be reached" in done.stdout
+    assert "(memento resume " in done.stdout, "it can go on when the endpoint is there"
     assert "Traceback" not in done.stderr
     assert json.loads(memento.run("runs", "list", "--json").stdout)["runs"][0]["status"] == "failed"
 

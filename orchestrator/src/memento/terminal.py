@@ -164,11 +164,13 @@ def print_result(console: Console, result: RunResult) -> None:
         console.print(Text(result.answer, style="bold"))
         if result.reason:
             console.print(Text(f"(best answer so far: {result.reason})", style="yellow"))
+    can_go_on = result.status == "failed"
+    then = f"resume {result.run_id}" if can_go_on else f"feedback {result.run_id} good|bad"
     rows = [
         ("sources", ", ".join(map(_place, result.sources)) or "none"),
         ("cases", f"{len(result.cases_shown)} shown, {len(result.cases_used)} used"),
         ("cost", f"{cost_text(result.usage)}, {result.model_calls} model calls, {result.tool_calls} tool calls"),
-        ("run", f"{result.run_id}   (memento feedback {result.run_id} good|bad)"),
+        ("run", f"{result.run_id}   (memento {then})"),
     ]
     for name, text in rows:
         console.print(Text(f"{name:<8}", style="dim") + Text(text), soft_wrap=True)
