@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import re
@@ -86,6 +87,7 @@ def main() -> None:
     )
     results["speed"] = _run_set(["memento text", *tools], speed_set, {}, chosen)
     _show(f"speed: {len(speed_set)} PDFs of {chosen.folder or 'the tagged samples'}", results["speed"], say)
+    logging.disable(logging.INFO)  # a line for each call
     make_hostile(chosen.samples / "hostile")
     more = anyio.run(_server_side, chosen, truths, say)
     office = _office(chosen, say)
@@ -208,9 +210,13 @@ async def _server_side(chosen: Any, truths: dict[str, Truth], say: Any) -> dict[
 
 
 async def _stdio(command: list[str], tool: str, arguments: dict[str, Any], folder: Path) -> tuple[float, float, float]:
-    environment = {**os.environ, "MEMENTO_DOCUMENTS_FOLDERS": str(folder)}
     before = children(os.getpid())
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: ASYNC230 - opens at once
+    with tempfile.TemporaryDirectory() as cache, open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: ASYNC230 - opens at once
+        environment = {
+            **os.environ,
+            "MEMENTO_DOCUMENTS_FOLDERS": str(folder),
+            "MEMENTO_DOCUMENTS_CACHE_FOLDER": cache,  # else the first call of a second run would be a repeat
+        }
         parameters = StdioServerParameters(command=command[0], args=command[1:], env=environment)
         async with Client(stdio_client(parameters, errlog=nowhere)) as client:
             await client.list_tools()

@@ -31,8 +31,7 @@ def make_office_samples(folder: Path, count: int = 12) -> dict[str, dict[str, Tr
             if suffix == "pptx":
                 flow = _as_slides(flow)
             path = folder / suffix / f"{name}.{suffix}"
-            if not path.is_file():
-                path.write_bytes(write(flow))
+            path.write_bytes(write(flow))  # anew each time: the texts are those of the packages installed now
             blocks = [(tag, said) for tag, said in flow if tag != "table"]
             blocks_with_cells = [
                 (tag, said) for tag, each in flow
