@@ -1,35 +1,32 @@
 """What the sandbox costs beside a bare interpreter and its peers, and which attacks each level stops.
 
     .venv/bin/python -m benchmarks.code [--rounds 7] [--json] [--peers PYTHON] [--srt PATH] [--analysis PYTHON]
-        [--escapes]
+    .venv/bin/python -m benchmarks.code --escapes [--json]
 
 Each round takes every measure once, in turn; the first round warms the caches and is thrown away. Reported are medians,
 and the median of the ratio to the bare interpreter (`python -c pass`) of the same round. `--peers` names a Python that
 has any of ipykernel with jupyter_client (a Jupyter kernel, without isolation), pydantic-monty and sandlock; `--srt` the
 command of Anthropic's sandbox-runtime; `--analysis` a Python with matplotlib, for the round trip of a figure.
-`--escapes` runs the attacks of `tests/support/escapes.py`, on the system and on the session's own process, at each
-level that holds here, as the user who runs this; those that would do harm without isolation are not run without.
+`--escapes` measures nothing, and runs the attacks of `tests/support/escapes.py` at each level that holds here: as
+whoever runs this and, when that is root, once more as a user without privileges.
 """
 
 import argparse
-import importlib
 import json
 import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from benchmarks.code.escapes import as_unprivileged_user, attack_all, show
 from memento_code.sandbox import Level, Limits, NoSandbox, Sandbox, find_sandbox
 from memento_code.session import Session
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
 LIMITS = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
 LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
 BARE = "bare interpreter, start to end"
@@ -88,22 +85,35 @@ def main() -> None:
     options.add_argument("--peers", help="a Python that has ipykernel, pydantic-monty, sandlock")
     options.add_argument("--srt", help="the command of sandbox-runtime")
     options.add_argument("--analysis", type=Path, help="a Python that has matplotlib")
-    options.add_argument("--escapes", action="store_true", help="run the attacks as well")
+    options.add_argument("--escapes", action="store_true", help="run the attacks, and measure nothing")
     chosen = options.parse_args()
-    anyio.run(_benchmark, chosen)
+    anyio.run(_escapes if chosen.escapes else _benchmark, chosen)
+
+
+async def _escapes(chosen: argparse.Namespace) -> None:
+    user = "root" if os.getuid() == 0 else f"user {os.getuid()}"
+    tried: dict[str, Any] = {user: {}}
+    for level, sandbox in (await _levels()).items():
+        print(f"attacking {level} as {user} …", file=sys.stderr, flush=True)
+        tried[user][level] = await attack_all(sandbox)
+    if os.getuid() == 0:
+        tried["without privileges"] = as_unprivileged_user()
+    if chosen.json:
+        print(json.dumps({"escapes": tried}))
+    else:
+        show(tried)
 
 
 async def _benchmark(chosen: argparse.Namespace) -> None:
     sandboxes = await _levels()
     seconds = await _measure(sandboxes, chosen)
     memory = {level: await _idle_bytes(sandbox) for level, sandbox in sandboxes.items()}
-    escapes = {level: await _escapes(sandbox) for level, sandbox in sandboxes.items()} if chosen.escapes else {}
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, uid {os.getuid()}, "
         f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
     )
     if chosen.json:
-        print(json.dumps({"machine": machine, "seconds": seconds, "idle_bytes": memory, "escapes": escapes}))
+        print(json.dumps({"machine": machine, "seconds": seconds, "idle_bytes": memory}))
         return
     print(machine)
     floor = seconds[BARE]
@@ -112,9 +122,6 @@ async def _benchmark(chosen: argparse.Namespace) -> None:
         print(f"{name:45} {statistics.median(values) * 1000:9.1f} ms   {ratio:7.2f} x bare")
     for level, size in memory.items():
         print(f"{level + ': memory of an idle session':45} {size / 1e6:9.1f} MB (proportional, all its processes)")
-    for level, tried in escapes.items():
-        worked = tried["worked"]
-        print(f"{level + ': attacks that worked':45} {len(worked):4} of {tried['tried']} {', '.join(worked)}")
 
 
 async def _levels() -> dict[Level, Sandbox]:
@@ -204,48 +211,6 @@ def _proportional_bytes(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
-
-
-async def _escapes(sandbox: Sandbox) -> dict[str, Any]:
-    attacks: Any = importlib.import_module("support.escapes")
-    os.environ["OPENAI_API_KEY"] = attacks.KEY
-    names: list[str] = sorted(attacks.SAFE_UNCONFINED) if sandbox.level == "none" else list(attacks.ESCAPES)
-    worked: list[str] = []
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder, attacks.lay_out_prey(Path(folder)) as prey:
-            said = await _attack(sandbox, attacks.prelude(prey.told) + attacks.ESCAPES[name])
-            if "ESCAPED" in said or prey.was_reached():
-                worked.append(name)
-    for name, (code, _) in attacks.PROTOCOL_ATTACKS.items():
-        names.append(name)
-        if not await _survives(sandbox, code):
-            worked.append(name)
-    return {"tried": len(names), "worked": worked}
-
-
-async def _survives(sandbox: Sandbox, code: str) -> bool:
-    """Whether the host answers, believes nothing forged, and can end the session, whatever the code does to it."""
-    with anyio.move_on_after(60):
-        async with await _started(sandbox) as session:
-            ran = await session.run(code, timeout_seconds=0.5)
-        return "FORGED" not in str(ran)
-    return False
-
-
-async def _attack(sandbox: Sandbox, code: str) -> str:
-    said = ""
-    async with await _started(sandbox) as session, anyio.create_task_group() as beside:
-        beside.start_soon(_watch, session)
-        said = (await session.run(code, timeout_seconds=30)).stdout.text
-        beside.cancel_scope.cancel()
-    return said
-
-
-async def _watch(session: Session) -> None:
-    while True:
-        await session.enforce_memory()
-        await session.enforce_folder()
-        await anyio.sleep(0.1)
 
 
 if __name__ == "__main__":
