@@ -1,5 +1,7 @@
 """memento_code: the contract of backends, held by every backend that this machine can run."""
 
+import os
+import shutil
 from typing import Any
 
 import anyio
@@ -8,7 +10,7 @@ import pytest
 from memento_code.contract import CHECKS, BackendSession, check
 from memento_code.e2b import E2BSandbox
 from memento_code.execution import Outcome
-from memento_code.sandbox import Level, Limits, Sandbox, find_sandbox
+from memento_code.sandbox import Level, Limits, NoSandbox, Sandbox, find_sandbox
 from support.e2b_server import e2b_server
 
 pytestmark = pytest.mark.anyio
@@ -19,6 +21,16 @@ LIMITS = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
 @pytest.mark.parametrize("level", ["namespace", "landlock", pytest.param("none", marks=pytest.mark.slow)])
 async def test_a_local_level_keeps_the_contract(level: Level) -> None:
     assert await check(await find_sandbox(LIMITS, wanted=level, allow_none=True)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("podman") is None, reason="needs podman, as root")
+async def test_podman_keeps_the_contract() -> None:
+    try:
+        sandbox = await find_sandbox(LIMITS, wanted="podman", allow_none=False)
+    except NoSandbox as exc:
+        pytest.skip(f"podman does not work on this machine: {exc}")
+    assert await check(sandbox) == []
 
 
 async def test_e2b_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ A level is never believed by name. `find_sandbox` starts a session at each, stro
 
 - `namespace`: bubblewrap (own file system, process, network and IPC namespaces) + Landlock + seccomp + limits
 - `landlock`: Landlock + seccomp + limits, where no namespaces can be made (most containers)
+- `podman`: a container + Landlock + seccomp + limits; only when the operator asks for it
 - `none`: a process with limits and a clean environment; only when the operator said so
 
 Shared with the host at every level: the kernel. See the README for what that leaves open.
@@ -33,13 +34,15 @@ from typing import Any, Literal
 from anyio.to_thread import run_sync
 
 from memento_code.confine import landlock_abi
+from memento_code.container import BOOT_INSIDE, make_root, podman_command
 from memento_code.session import Session, SessionLost
+from memento_kit import memento_home
 
 __all__ = ["Level", "Limits", "NoSandbox", "Sandbox", "find_sandbox", "inside_sources"]
 
 logger = logging.getLogger(__name__)
 
-Level = Literal["namespace", "landlock", "none", "e2b"]
+Level = Literal["namespace", "landlock", "podman", "none", "e2b"]
 _LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
 WORK = "/sandbox"
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
@@ -138,11 +141,14 @@ class Sandbox:
             "packages": list(self.packages),
             "folder": inside,
         }
-        python = [self.python, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOT]
-        if self.level != "namespace":
+        boot = BOOT_INSIDE + _BOOT if self.level == "podman" else _BOOT
+        python = [self.python, "-I", "-S", "-B", "-X", "utf8", "-c", boot]
+        if folder is not None:
             return python, config
         config["read_write"] += ["/tmp", "/dev/shm"]
         config["read_only"] += ["/proc"]  # of the own process namespace
+        if self.level == "podman":
+            return [*self._podman(), *python], config
         return [*self._bubblewrap(privileged=user_id is not None), *python], config
 
     def _resource_limits(self, user_id: int | None) -> dict[str, int]:
@@ -154,7 +160,7 @@ class Sandbox:
             "RLIMIT_NOFILE": limits.open_files,
             # The kernel counts per user: without a namespace or a user id of its own, all the user's processes.
             "RLIMIT_NPROC": limits.processes
-            + (0 if user_id or self.level == "namespace" else _processes_of(os.getuid())),
+            + (0 if user_id or self.level in ("namespace", "podman") else _processes_of(os.getuid())),
             "RLIMIT_CORE": 0,
             "RLIMIT_MEMLOCK": 0,
             "RLIMIT_MSGQUEUE": 0,
@@ -200,6 +206,16 @@ class Sandbox:
                 made.add(path)
         return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
 
+    def _podman(self) -> list[str]:
+        limits = self.limits
+        return podman_command(
+            _container_root(),
+            read_only=[*_SYSTEM, *_SYSTEM_FILES, *self._python_folders()],
+            sizes={WORK: limits.folder_bytes, "/tmp": limits.folder_bytes, "/dev/shm": _SHARED_MEMORY_BYTES},
+            memory_bytes=limits.total_memory_bytes,
+            processes=limits.processes + 1,  # the supervisor
+        )
+
     async def start(self, *, max_value_chars: int, output_bytes: int) -> Session:
         """Start a session at this level.
 
@@ -207,7 +223,9 @@ class Sandbox:
             SessionLost: it could not be started.
         """
         user_id = _free_user_id() if os.geteuid() == 0 and self.level != "none" else None
-        folder = None if self.level == "namespace" else _make_folder(user_id)
+        folder = None if self.level in ("namespace", "podman") else _make_folder(user_id)
+        if self.level == "podman":
+            make_root(_container_root())
         command, config = self.command(user_id, folder)
         session = Session(
             command,
@@ -267,6 +285,8 @@ def _missing(level: Level) -> str | None:
         return f"needs Linux, this is {sys.platform}"
     if landlock_abi() < 1:
         return "the kernel has no Landlock (Linux 5.13 or newer, and `landlock` among its security modules)"
+    if level == "podman" and shutil.which("podman") is None:
+        return "podman is not installed"
     if level == "namespace" and shutil.which("bwrap") is None:
         return "bubblewrap (`bwrap`) is not installed"
     return None
@@ -277,7 +297,8 @@ def _mechanisms(level: Level) -> tuple[str, ...]:
         return ("resource limits",)
     own_user = ("own user id",) if os.geteuid() == 0 else ()
     both = (f"Landlock ABI {landlock_abi()}", "seccomp", "resource limits", *own_user)
-    return ("bubblewrap namespaces", *both) if level == "namespace" else both
+    around = {"namespace": ("bubblewrap namespaces",), "podman": ("a container of podman",)}
+    return (*around.get(level, ()), *both)
 
 
 def _boot_parts() -> dict[str, Any]:
@@ -351,6 +372,10 @@ def _is_mapped(user_id: int) -> bool:
         if inside <= user_id < inside + count:
             return True
     return False
+
+
+def _container_root() -> Path:
+    return memento_home() / "code-container-root"
 
 
 def _make_folder(user_id: int | None) -> Path:

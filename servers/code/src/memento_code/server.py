@@ -58,6 +58,7 @@ _GAPS = {
         "code runs beside the host's processes, though it cannot see or signal them",
         "the size of the session's folder is looked at ten times a second, not limited by the kernel",
     ],
+    "podman": ["the kernel is shared with the host"],
     "e2b": ["what the isolation is worth is E2B's word; code and data leave this machine for theirs"],
     "none": ["everything the server's user may do, the code may do: files, network, processes"],
 }
@@ -72,7 +73,8 @@ class Settings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="MEMENTO_CODE_")
 
     isolation: Level | None = None
-    """Use this level and no other: namespace, landlock, none, or e2b. Default: the strongest that passes the probe."""
+    """Use this level and no other: namespace, landlock, podman, none, or e2b.
+    Default: the strongest that passes the probe."""
     allow_unsandboxed: bool = False
     """Permit level `none`: run the code with the server's own rights when nothing stronger works."""
     python: Path | None = None

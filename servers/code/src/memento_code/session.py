@@ -220,7 +220,7 @@ class Session:
         theirs = [requests_in, events_out, *([life_in] if self._supervised else [])]
         try:
             process = subprocess.Popen(
-                [*self._command, str(requests_in), str(events_out)],
+                [*self._command, *(str(each) for each in theirs)],
                 pass_fds=theirs,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
