@@ -58,7 +58,10 @@ _GAPS = {
         "code runs beside the host's processes, though it cannot see or signal them",
         "the size of the session's folder is looked at ten times a second, not limited by the kernel",
     ],
-    "podman": ["the kernel is shared with the host"],
+    "podman": [
+        "the kernel is shared with the host",
+        "the memory of all processes together is the engine's to limit, and not verified",
+    ],
     "e2b": ["what the isolation is worth is E2B's word; code and data leave this machine for theirs"],
     "none": ["everything the server's user may do, the code may do: files, network, processes"],
 }
