@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -11,6 +12,7 @@ from memento_code.contract import CHECKS, BackendSession, check
 from memento_code.e2b import E2BSandbox
 from memento_code.execution import Outcome
 from memento_code.sandbox import Level, Limits, NoSandbox, Sandbox, find_sandbox
+from memento_code.session import SessionLost
 from support.e2b_server import e2b_server
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +23,25 @@ LIMITS = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
 @pytest.mark.parametrize("level", ["namespace", "landlock", pytest.param("none", marks=pytest.mark.slow)])
 async def test_a_local_level_keeps_the_contract(level: Level) -> None:
     assert await check(await find_sandbox(LIMITS, wanted=level, allow_none=True)) == []
+
+
+async def test_an_interpreter_that_cannot_be_started_is_a_reason_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python3"
+    python.write_text("", encoding="ascii")  # it may not be run
+
+    def interpreters(wanted: Path | None) -> list[tuple[str, tuple[str, ...]]]:
+        return [(str(python), ())]
+
+    monkeypatch.setattr("memento_code.sandbox._interpreters", interpreters)
+    with pytest.raises(NoSandbox, match="no isolation holds on this machine"):
+        await find_sandbox(LIMITS, wanted=None, allow_none=False)
+    with pytest.raises(SessionLost, match=r"python3 could not be started \(Permission denied\)"):
+        async with await (await find_sandbox(LIMITS, wanted="none", allow_none=True)).start(
+            max_value_chars=1_000, output_bytes=1_000
+        ):
+            pass
 
 
 @pytest.mark.slow

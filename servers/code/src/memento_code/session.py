@@ -229,6 +229,10 @@ class Session:
                 env={**_ENVIRONMENT, "HOME": folder, "TMPDIR": temporary, "MPLCONFIGDIR": f"{temporary}/matplotlib"},
                 start_new_session=True,
             )
+        except OSError as exc:
+            for descriptor in (requests, events, life):
+                os.close(descriptor)
+            raise SessionLost(f"{self._command[0]} could not be started ({exc.strerror})") from exc
         finally:
             for descriptor in (requests_in, events_out, life_in):
                 os.close(descriptor)
