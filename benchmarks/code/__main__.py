@@ -174,7 +174,7 @@ async def _peers(chosen: argparse.Namespace) -> dict[str, float]:
         taken |= json.loads(done.stdout)
     if chosen.srt is not None:
         began = time.perf_counter()
-        await anyio.run_process([chosen.srt, sys.executable, "-c", "pass"])
+        await anyio.run_process([chosen.srt, "-c", f"{sys.executable} -c pass"])  # it takes one text for a shell
         taken["sandbox-runtime: python -c pass"] = time.perf_counter() - began
     if chosen.analysis is not None:
         sandbox = await find_sandbox(LIMITS, wanted=None, allow_none=False, python=chosen.analysis)
