@@ -9,12 +9,13 @@ import pytest
 from openai import AsyncOpenAI
 
 from memento.dialects import format_dialect, parse_dialect
-from memento.model import Model, ModelRefused
+from memento.model import Model, ModelRefused, ModelUnavailable
 from memento.probe import Probed, probe
 
 pytestmark = pytest.mark.anyio
 
 Body = dict[str, Any]
+NOTE: Any = {"type": "function", "function": {"name": "note", "parameters": {"type": "object"}}}
 CALL = {"id": "c1", "type": "function", "function": {"name": "note", "arguments": '{"word": "ready"}'}}
 
 
@@ -141,6 +142,19 @@ async def test_what_is_missing_is_found(instead: Callable[[Body], Any], finding:
     assert format_dialect(probed.dialect) == dialect
     assert parse_dialect(dialect) == probed.dialect
     assert probed.calls_tools == (finding not in {"calls no tool"} and not finding.startswith("tools:"))
+
+
+@pytest.mark.parametrize("text", ["the tool server broke", "stream ended", "seed of the sampler is broken"])
+async def test_a_failure_that_names_a_parameter_takes_nothing_away(text: str) -> None:
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(500, json={"error": {"message": text}})
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(reply)) as http:
+        client = AsyncOpenAI(api_key="k", base_url="http://m/v1", http_client=http, max_retries=0)
+        model = Model(client, "m", seed=1)
+        with pytest.raises(ModelUnavailable, match=text):
+            await model.complete([{"role": "user", "content": "hi"}], tools=[NOTE])
+    assert format_dialect(model.dialect) == ""
 
 
 async def test_an_endpoint_that_answers_nothing_is_refused_at_once() -> None:

@@ -45,7 +45,8 @@ _MAX_LESSONS = 5
 _FILTERED = "the provider's content filter stopped the reply"
 
 _REFUSALS = (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError)
-"""Answers that may teach something: llama.cpp's server says with a 500 that it takes no images."""
+"""Answers that may teach something. Of a 500 only one thing is believed, that no images are taken, because llama.cpp's
+server says it so; else a failure that happens to name tools or streams would take them away."""
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,8 @@ class Model:
                 return await self._create(put)
             except _REFUSALS as exc:
                 taught = learned(self.dialect, str(exc), put)
-                if taught is None:
+                is_failure = isinstance(exc, openai.InternalServerError)
+                if taught is None or (is_failure and taught != replace(self.dialect, images=False)):
                     raise self._refused(exc) from exc
                 logger.info("%s at %s: %s", self.name, self.client.base_url, taught)
                 self.dialect = taught
