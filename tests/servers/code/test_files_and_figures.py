@@ -259,7 +259,7 @@ async def test_what_was_shown_before_the_time_limit_is_kept(level: Level) -> Non
 
 async def test_code_that_shows_things_without_end_is_stopped_and_its_session_lives() -> None:
     """An interrupt waits for the event that is being sent: half of one would end the session."""
-    code = "class L:\n    def _repr_latex_(self): return 'x' * 9_000\nl = L()\nwhile True: display(l)"
+    code = "class L:\n    def _repr_latex_(self): return 'x' * 600\nl = L()\nwhile True: display(l)"
     async with server() as client:
         result = await ask(client, "run_python", code=code, timeout_seconds=0.3)
         after = await ask(client, "run_python", code="l.__class__.__name__")
