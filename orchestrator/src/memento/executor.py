@@ -287,8 +287,8 @@ class Executor:
                 stored_as=given.stored_as,
                 files=list(given.files),
                 cached=outcome.cached,
-                cost_usd=0.0 if outcome.cached else outcome.cost_usd,
-                models=[] if outcome.cached else list(outcome.models),
+                cost_usd=outcome.cost_usd,
+                models=list(outcome.models),
             )
             self.record.emit(returned)
         if not returned.is_error and request.name != READ_RESULT and isinstance(arguments, dict):
