@@ -3,14 +3,16 @@
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp import Client
 from mcp.types import CallToolResult, TextContent
 
-from memento_code.sandbox import Level
+from memento_code.sandbox import Level, Limits, find_sandbox
 from memento_code.server import Settings, build_server
 from support.escapes import PROTOCOL_ATTACKS, ending
 from support.processes import running_with
@@ -219,6 +221,21 @@ async def test_no_process_is_left_when_the_server_stops() -> None:
         await run(client, f"import subprocess; subprocess.Popen(['sleep', '98765.{os.getpid():08}'])")
         assert len(running_with(f"98765.{os.getpid():08}")) == 1
     assert running_with(f"98765.{os.getpid():08}") == []
+
+
+async def test_an_end_that_is_cancelled_half_way_leaves_no_process(level: Level) -> None:
+    limits = Limits(1 << 30, 2 << 30, 64, 256, 1 << 20, 1 << 24, 60)
+    sandbox = await find_sandbox(limits, wanted=level, allow_none=True)
+    session = await sandbox.start(max_value_chars=100, output_bytes=1_000)
+    process = Path(f"/proc/{session.process_id}")
+    assert process.exists()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(session.end, "it was idle")
+        await anyio.lowlevel.checkpoint()
+        tasks.cancel_scope.cancel()
+    assert not process.exists()
+    await session.end("the server stopped")
+    assert session.ended == "it was idle"
 
 
 async def test_the_sandbox_says_what_it_is() -> None:

@@ -77,6 +77,7 @@ class Session:
         self._buffer = bytearray()
         self._taken_bytes = 0
         self._lock = anyio.Lock()
+        self._ending = anyio.Lock()
         self.is_running = False
         self.ended: str | None = None
         """Why the process is gone; None while it lives."""
@@ -87,8 +88,7 @@ class Session:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            await self.end("closed")
+        await self.end("closed")
 
     @property
     def process_id(self) -> int:
@@ -118,8 +118,7 @@ class Session:
             raise SessionLost(f"it did not start within {_START_SECONDS:g} s") from exc
         finally:
             if not is_ready:  # also when the wait was cancelled
-                with anyio.CancelScope(shield=True):
-                    await self.end("did not start")
+                await self.end("did not start")
         if not is_ready:
             lines = said.output().text.strip().splitlines()
             raise SessionLost(f"it did not start: {lines[-1] if lines else 'no reason given'}")
@@ -174,9 +173,16 @@ class Session:
         return execution.outcome(seconds=time.monotonic() - started, interrupted=interrupted, lost=self.ended)
 
     async def end(self, reason: str) -> None:
-        """Kill every process of the session and forget its folder. Does nothing the second time."""
-        if self.ended is not None:
-            return
+        """Kill every process of the session and forget its folder; the second time, wait until the first is done.
+
+        A caller that is cancelled waits all the same: an end that stops half-way would leave processes to nobody.
+        """
+        with anyio.CancelScope(shield=True):
+            async with self._ending:
+                if self.ended is None:
+                    await self._end(reason)
+
+    async def _end(self, reason: str) -> None:
         self.ended = reason
         process = self._process
         assert process is not None

@@ -137,8 +137,7 @@ class Sessions:
             logger.warning("no spare session is kept any more: %s", exc)
         finally:
             if self._spare is not None:
-                with anyio.CancelScope(shield=True):
-                    await self._spare.end("the server stopped")
+                await self._spare.end("the server stopped")
 
     async def _new_session(self) -> Session | E2BSession:
         spare, self._spare = self._spare, None
