@@ -38,6 +38,7 @@ __all__ = [
     "Usage",
     "Warned",
     "parse_record",
+    "reported_count",
 ]
 
 Role = Literal["planner", "executor", "judge"]
@@ -67,6 +68,11 @@ class Usage(BaseModel):
     """`None` when nobody knows the price of this model."""
     is_estimated: bool = False
     """The server told no tokens: they were counted here, about."""
+
+
+def reported_count(value: object) -> int | None:
+    """A token count as a server reported it; unknown when what it sent is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 class ModelUse(BaseModel):

@@ -18,7 +18,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionFunctionToolParam
 
 from memento.dialects import Dialect, adapted, learned, text_calls
-from memento.events import Usage
+from memento.events import Usage, reported_count
 from memento.prices import price_usd
 from memento.streams import JoinedReply
 from memento.tokens import TokenEstimator
@@ -238,15 +238,15 @@ class Model:
         told: Any = getattr(completion, "usage", None)
         prompt: Any = getattr(told, "prompt_tokens_details", None)
         written: Any = getattr(told, "completion_tokens_details", None)
-        sound = [_count(getattr(details, "audio_tokens", None)) for details in (prompt, written)]
+        sound = [reported_count(getattr(details, "audio_tokens", None)) for details in (prompt, written)]
         return self._priced(
             Usage(
-                input_tokens=_count(getattr(told, "prompt_tokens", None)),
-                output_tokens=_count(getattr(told, "completion_tokens", None)),
-                cached_tokens=None if told is None else _count(getattr(prompt, "cached_tokens", None)) or 0,
-                reasoning_tokens=_count(getattr(written, "reasoning_tokens", None)),
+                input_tokens=reported_count(getattr(told, "prompt_tokens", None)),
+                output_tokens=reported_count(getattr(told, "completion_tokens", None)),
+                cached_tokens=None if told is None else reported_count(getattr(prompt, "cached_tokens", None)) or 0,
+                reasoning_tokens=reported_count(getattr(written, "reasoning_tokens", None)),
                 audio_tokens=None if sound == [None, None] else sum(filter(None, sound)),
-                image_tokens=_count(getattr(prompt, "image_tokens", None)),
+                image_tokens=reported_count(getattr(prompt, "image_tokens", None)),
             )
         )
 
@@ -311,11 +311,6 @@ def read_message(message: Message, finish_reason: str | None, usage: Usage, seco
         seconds=seconds,
         refusal=_text_or_none(message.get("refusal")) or (_FILTERED if finish_reason == "content_filter" else None),
     )
-
-
-def _count(value: object) -> int | None:
-    """A token count, or unknown when the server sent something else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _text_or_none(value: object) -> str | None:

@@ -21,7 +21,7 @@ from mcp.types import (
     TextResourceContents,
 )
 
-from memento.events import ModelUse, Usage
+from memento.events import ModelUse, Usage, reported_count
 from memento.prices import price_usd
 
 __all__ = ["FilePart", "ToolOutcome", "links_to", "read_contents", "read_models", "read_result", "result_text"]
@@ -134,16 +134,12 @@ def read_models(result: CallToolResult) -> tuple[ModelUse, ...]:
 
 def _model_use(use: dict[str, Any]) -> ModelUse:
     model = str(use.get("model") or "a model")
-    read, written = (_token_count(use.get(key)) for key in ("input_tokens", "output_tokens"))
+    read, written = (reported_count(use.get(key)) for key in ("input_tokens", "output_tokens"))
     usage = Usage(input_tokens=read, output_tokens=written, cached_tokens=0)
     return ModelUse(
         model=model,
         usage=usage.model_copy(update={"cost_usd": price_usd(model, str(use.get("base_url") or ""), usage)}),
     )
-
-
-def _token_count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _decoded(data: str) -> bytes:
