@@ -4,11 +4,14 @@
     .venv/bin/python -m benchmarks.code --escapes [--json]
 
 Each round takes every measure once, in turn; the first round warms the caches and is thrown away. Reported are medians,
-and the median of the ratio to the bare interpreter (`python -c pass`) of the same round. `--peers` names a Python that
-has any of ipykernel with jupyter_client (a Jupyter kernel, without isolation), pydantic-monty and sandlock; `--srt` the
-command of Anthropic's sandbox-runtime; `--analysis` a Python with matplotlib, for the round trip of a figure.
-`--escapes` measures nothing, and runs the attacks of `tests/support/escapes.py` at each level that holds here: as
-whoever runs this and, when that is root, once more as a user without privileges.
+and the medians of the ratios to the bare interpreter (`python -c pass`) and to a Jupyter kernel's new session in the
+same round. New sessions are taken through `Sessions`, as the server does: *as shipped*, with the spare started ahead;
+*at once after another*, when the spare was just given away; and *cold*, without it. `--peers` names a Python that has
+any of ipykernel with jupyter_client (without isolation), pydantic-monty and sandlock; `--srt` the command of
+Anthropic's sandbox-runtime; `--analysis` a Python with matplotlib, for the round trip of a figure. A peer that is
+missing or fails is named with the reason. `--escapes` measures nothing, and runs the attacks of
+`tests/support/escapes.py` at each level that holds here: as whoever runs this and, when that is root, once more as a
+user without privileges.
 """
 
 import argparse
@@ -18,63 +21,23 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from benchmarks.code.escapes import as_unprivileged_user, attack_all, show
+from benchmarks.code.peers import JUPYTER_NEW, Peers
+from memento_code.callers import Caller
 from memento_code.sandbox import Level, Limits, NoSandbox, Sandbox, find_sandbox
 from memento_code.session import Session
+from memento_code.sessions import Sessions
 
 LIMITS = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
 LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
 BARE = "bare interpreter, start to end"
-PEERS = """
-import json, sys, time
-seconds = {}
-def timed(name, do):
-    began = time.perf_counter()
-    done = do()
-    seconds[name] = time.perf_counter() - began
-    return done
-def jupyter():
-    from jupyter_client.manager import start_new_kernel
-    def run():
-        client.execute_interactive("1 + 1", output_hook=lambda message: None)
-    def start():
-        global client
-        manager, client = start_new_kernel(kernel_name="python3")
-        run()
-        return manager
-    manager = timed("Jupyter kernel: new session, first result", start)
-    timed("Jupyter kernel: warm result", run)
-    client.stop_channels()
-    manager.shutdown_kernel(now=True)
-def monty():
-    import pydantic_monty
-    with pydantic_monty.Monty() as pool, pool.checkout() as warming:
-        warming.feed_run("1 + 1")
-        def start():
-            session = pool.checkout().__enter__()
-            session.feed_run("1 + 1")
-            return session
-        session = timed("monty: new session, first result", start)
-        timed("monty: warm result", lambda: session.feed_run("1 + 1"))
-        session.__exit__(None, None, None)
-def sandlock():
-    import sandlock as s
-    readable = ["/usr", "/lib", "/lib64", "/bin", "/etc", sys.base_prefix, sys.prefix]
-    box = s.Sandbox(fs_readable=readable, clean_env=True)
-    done = timed("sandlock: python -c pass", lambda: box.run([sys.executable, "-c", "pass"]))
-    if not done.success:
-        del seconds["sandlock: python -c pass"]
-        print(done, file=sys.stderr)
-for peer in (jupyter, monty, sandlock):
-    try: peer()
-    except Exception as exc: print(f"{peer.__name__}: {exc!r}", file=sys.stderr)
-print(json.dumps(seconds))
-"""
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()"
 
 
@@ -82,7 +45,7 @@ def main() -> None:
     options = argparse.ArgumentParser(prog="benchmarks.code", description=(__doc__ or "").splitlines()[0])
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    options.add_argument("--peers", help="a Python that has ipykernel, pydantic-monty, sandlock")
+    options.add_argument("--peers", type=Path, help="a Python that has ipykernel, pydantic-monty, sandlock")
     options.add_argument("--srt", help="the command of sandbox-runtime")
     options.add_argument("--analysis", type=Path, help="a Python that has matplotlib")
     options.add_argument("--escapes", action="store_true", help="run the attacks, and measure nothing")
@@ -106,22 +69,33 @@ async def _escapes(chosen: argparse.Namespace) -> None:
 
 async def _benchmark(chosen: argparse.Namespace) -> None:
     sandboxes = await _levels()
-    seconds = await _measure(sandboxes, chosen)
+    peers = Peers(chosen.peers, chosen.srt)
+    rounds = [await _round(sandboxes, peers, chosen.analysis) for _ in range(chosen.rounds + 1)][1:]
     memory = {level: await _idle_bytes(sandbox) for level, sandbox in sandboxes.items()}
     machine = (
         f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}, uid {os.getuid()}, "
-        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
+        f"Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}, {chosen.rounds} rounds"
     )
     if chosen.json:
-        print(json.dumps({"machine": machine, "seconds": seconds, "idle_bytes": memory}))
+        report = {"machine": machine, "rounds": rounds, "idle_bytes": memory, "not_measured": peers.missing}
+        print(json.dumps(report))
         return
     print(machine)
-    floor = seconds[BARE]
-    for name, values in seconds.items():
-        ratio = statistics.median(value / bare for value, bare in zip(values, floor, strict=False))
-        print(f"{name:45} {statistics.median(values) * 1000:9.1f} ms   {ratio:7.2f} x bare")
+    for name in {name: None for taken in rounds for name in taken}:
+        milliseconds = statistics.median(taken[name] for taken in rounds if name in taken) * 1000
+        to_bare = f"{_ratio(rounds, name, BARE):9.3f} x bare"
+        kernel = _ratio(rounds, JUPYTER_NEW, name) if "new session" in name or "-c pass" in name else 0.0
+        print(f"{name:60} {milliseconds:9.1f} ms {to_bare}" + (f"   ipykernel's / {kernel:.1f}" if kernel else ""))
     for level, size in memory.items():
-        print(f"{level + ': memory of an idle session':45} {size / 1e6:9.1f} MB (proportional, all its processes)")
+        print(f"{level + ': memory of an idle session':60} {size / 1e6:9.1f} MB (proportional, all its processes)")
+    for name, reason in peers.missing.items():
+        print(f"{name:60} not measured: {reason}")
+
+
+def _ratio(rounds: list[dict[str, float]], above: str, below: str) -> float:
+    """The median over the rounds that have both; 0 when none has."""
+    ratios = [taken[above] / taken[below] for taken in rounds if above in taken and below in taken]
+    return statistics.median(ratios) if ratios else 0.0
 
 
 async def _levels() -> dict[Level, Sandbox]:
@@ -134,57 +108,75 @@ async def _levels() -> dict[Level, Sandbox]:
     return found
 
 
-async def _measure(sandboxes: dict[Level, Sandbox], chosen: argparse.Namespace) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {}
+async def _round(sandboxes: dict[Level, Sandbox], peers: Peers, analysis: Path | None) -> dict[str, float]:
+    taken: dict[str, float] = {}
 
     def note(name: str, began: float, per: int = 1) -> None:
-        seconds.setdefault(name, []).append((time.perf_counter() - began) / per)
+        taken[name] = (time.perf_counter() - began) / per
 
-    for _ in range(chosen.rounds + 1):
-        began = time.perf_counter()
-        await anyio.run_process([sys.executable, "-c", "pass"])
-        note(BARE, began)
-        for level, sandbox in sandboxes.items():
+    began = time.perf_counter()
+    await anyio.run_process([sys.executable, "-c", "pass"])
+    note(BARE, began)
+    for level, sandbox in sandboxes.items():
+        async with _serving(level, keep_spare=False) as sessions:
             began = time.perf_counter()
-            async with await _started(sandbox) as session:
-                await session.run("1 + 1", timeout_seconds=30)
-                note(f"{level}: new session, first result", began)
-                began = time.perf_counter()
-                for _ in range(100):
-                    await session.run("1 + 1", timeout_seconds=30)
-                note(f"{level}: warm result (mean of 100)", began, per=100)
-            async with await _started(sandbox) as spare:  # as the server keeps one ahead of its callers
-                began = time.perf_counter()
-                await spare.run("1 + 1", timeout_seconds=30)
-                note(f"{level}: new session kept ahead, first result", began)
+            await _ask(sessions, "cold")
+            note(f"{level}: new session, cold, first result", began)
             began = time.perf_counter()
-            async with anyio.create_task_group() as tasks:
-                for _ in range(20):
-                    tasks.start_soon(_start_run_end, sandbox)
-            note(f"{level}: 20 sessions at once, start to end", began)
-        for name, taken in (await _peers(chosen)).items():
-            seconds.setdefault(name, []).append(taken)
-    return {name: values[1:] for name, values in seconds.items()}
-
-
-async def _peers(chosen: argparse.Namespace) -> dict[str, float]:
-    taken: dict[str, float] = {}
-    if chosen.peers is not None:
-        done = await anyio.run_process([chosen.peers, "-c", PEERS], stderr=None)
-        taken |= json.loads(done.stdout)
-    if chosen.srt is not None:
+            for _ in range(100):
+                await _ask(sessions, "cold")
+            note(f"{level}: warm result (mean of 100)", began, per=100)
+        async with _serving(level, keep_spare=True) as sessions:
+            await sessions.spare_is_ready()
+            began = time.perf_counter()
+            await _ask(sessions, "first")
+            note(f"{level}: new session, as shipped, first result", began)
+            began = time.perf_counter()
+            await _ask(sessions, "second")
+            note(f"{level}: new session, at once after another, first result", began)
         began = time.perf_counter()
-        await anyio.run_process([chosen.srt, "-c", f"{sys.executable} -c pass"])  # it takes one text for a shell
-        taken["sandbox-runtime: python -c pass"] = time.perf_counter() - began
-    if chosen.analysis is not None:
-        sandbox = await find_sandbox(LIMITS, wanted=None, allow_none=False, python=chosen.analysis)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(_start_run_end, sandbox)
+        note(f"{level}: 20 sessions at once, start to end", began)
+    if analysis is not None:
+        sandbox = await find_sandbox(LIMITS, wanted=None, allow_none=False, python=analysis)
         async with await _started(sandbox) as session:
             for name in ("first figure of a session", "next figure"):
                 began = time.perf_counter()
                 drawn = await session.run(FIGURE, timeout_seconds=120)
                 assert len(drawn.images) == 1, drawn
-                taken[f"{sandbox.level}: {name}"] = time.perf_counter() - began
-    return taken
+                note(f"{sandbox.level}: {name}", began)
+    return taken | await peers.measure()
+
+
+@asynccontextmanager
+async def _serving(level: Level, *, keep_spare: bool) -> AsyncGenerator[Sessions]:
+    """The sessions of a server of its own, its level found."""
+    sessions = Sessions(
+        LIMITS,
+        wanted=level,
+        allow_none=True,
+        python=None,
+        packages_folder=None,
+        max_sessions=8,
+        idle_seconds=1_800,
+        outlive_clients=False,
+        max_value_chars=10_000,
+        output_bytes=100_000,
+        keep_spare=keep_spare,
+    )
+    async with anyio.create_task_group() as background:
+        background.start_soon(sessions.look_after)
+        await sessions.sandbox()
+        yield sessions
+        await sessions.close()
+        background.cancel_scope.cancel()
+
+
+async def _ask(sessions: Sessions, name: str) -> None:
+    ran = await sessions.ask(Caller(), name, {"code": "1 + 1"}, timeout_seconds=30)
+    assert ran.outcome.value == "2", ran
 
 
 async def _started(sandbox: Sandbox) -> Session:

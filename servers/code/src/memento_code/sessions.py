@@ -96,6 +96,7 @@ class Sessions:
         self._keep_spare = keep_spare
         self._spare: Session | None = None
         self._spare_taken = anyio.Event()
+        self._spare_ready = anyio.Event()
 
     async def look_after(self) -> None:
         """Find the level of isolation, then watch memory and idle time until cancelled.
@@ -130,6 +131,7 @@ class Sessions:
             while True:
                 if self._spare is None:
                     self._spare = await self._started(sandbox)
+                    self._spare_ready.set()
                 await self._spare_taken.wait()
                 self._spare_taken = anyio.Event()
                 await anyio.sleep(_REFILL_DELAY_SECONDS)
@@ -138,6 +140,10 @@ class Sessions:
         finally:
             if self._spare is not None:
                 await self._spare.end("the server stopped")
+
+    async def spare_is_ready(self) -> None:
+        """Wait until the first spare session is there."""
+        await self._spare_ready.wait()
 
     async def _new_session(self) -> Session | E2BSession:
         spare, self._spare = self._spare, None
