@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memento_crawl.html_tree import parse_html
-from memento_crawl.markdown import to_markdown, to_text
+from memento_crawl.markdown import absolute_link, to_markdown, to_text
 
 BASE = "https://sea.test/a/b.html"
 
@@ -82,3 +82,15 @@ def test_no_letter_is_lost_however_elements_nest(html: str) -> None:
 
 def _letters(text: str) -> str:
     return "".join(character for character in text if character.isalpha())
+
+
+_STARTS = st.sampled_from(("", "/", "HTTP:", "//a.test/", "http://a.test", "http://a.test/", "https://a.test:80/b?"))
+_PIECES = st.lists(
+    st.sampled_from(("c", "/", "..", ".", "?", "&b=1", "#", ";", "%20", "x y", "(", "[", "@", "é")), min_size=1
+)
+
+
+@given(_STARTS, _PIECES.map("".join))
+def test_an_address_that_is_whole_already_is_what_joining_it_would_give(start: str, rest: str) -> None:
+    by_joining = absolute_link(f" {start}{rest}", BASE)  # a space first, and it is joined
+    assert absolute_link(start + rest, BASE) == by_joining

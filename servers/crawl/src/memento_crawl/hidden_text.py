@@ -101,6 +101,8 @@ def _is_hidden(element: Element, rules: "list[_Rule]") -> bool:
     style = _CSS_COMMENT.sub("", element.get("style") or "")
     if style and (_hides(style) or _has_color_of_its_ground(element, style)):
         return True
+    if not rules:
+        return False
     classes = frozenset((element.get("class") or "").split())
     return any(
         (not rule.tag or rule.tag == element.tag) and rule.classes <= classes and rule.ids <= {element.get("id") or ""}

@@ -22,6 +22,7 @@ class Element(Protocol):
     def get(self, key: str, default: str | None = None) -> str | None: ...
     def find(self, path: str) -> "Element | None": ...
     def iter(self, *tags: str) -> Iterator["Element"]: ...
+    def itertext(self) -> Iterator[str]: ...
     def iterancestors(self, *tags: str) -> Iterator["Element"]: ...
     def iterdescendants(self, *tags: str) -> Iterator["Element"]: ...
     def getparent(self) -> "Element | None": ...
@@ -41,6 +42,15 @@ def parse_html(html: str) -> Element:
     lxml_html: Any = import_module("lxml.html")
     # As bytes, with the encoding said: libxml2 would otherwise believe the page's own (by now wrong) declaration.
     parser = lxml_html.HTMLParser(encoding="utf-8", huge_tree=True)
+    # lxml.html's own choice of class is a call into Python for each element met, for forms' methods that none needs.
+    parser.set_element_class_lookup(
+        etree.ElementDefaultClassLookup(
+            element=lxml_html.HtmlElement,
+            comment=lxml_html.HtmlComment,
+            pi=lxml_html.HtmlProcessingInstruction,
+            entity=lxml_html.HtmlEntity,
+        )
+    )
     try:
         return lxml_html.document_fromstring(html.replace("\x00", "").encode("utf-8", "replace"), parser=parser)
     except etree.ParserError:  # nothing in it, not even text

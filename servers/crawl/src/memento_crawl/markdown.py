@@ -21,6 +21,8 @@ _CELLS = frozenset({"tr", "td", "th", "caption"})
 _HEADING = re.compile("h[1-6]")
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _STRONG, _EMPHASIS, _CODE = frozenset({"b", "strong"}), frozenset({"i", "em"}), frozenset({"code", "kbd", "samp", "tt"})
+_ABSOLUTE = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?/[\w./%~+,:@!$=&-]*(?:\?[\w./%~+,:@!$=&-]+)?", re.ASCII)
+"""An address that joining, cleaning and quoting would give back as it is."""
 
 
 def to_markdown(tree: Element, base_url: str) -> str:
@@ -217,6 +219,8 @@ def absolute_link(href: str | None, base: str) -> str | None:
     """Return where a link leads, or `None` if nowhere a reader could follow it to."""
     if not href or href.strip().startswith("#"):
         return None
+    if _ABSOLUTE.fullmatch(href):
+        return href
     try:
         target = urljoin(base, href.strip())
     except ValueError:
