@@ -37,6 +37,7 @@ from memento_code.sessions import Sessions
 
 LIMITS = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
 LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
+ATTACKED: tuple[Level, ...] = ("namespace", "landlock", "podman", "docker", "none")
 BARE = "bare interpreter, start to end"
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()"
 
@@ -56,7 +57,7 @@ def main() -> None:
 async def _escapes(chosen: argparse.Namespace) -> None:
     user = "root" if os.getuid() == 0 else f"user {os.getuid()}"
     tried: dict[str, Any] = {user: {}}
-    for level, sandbox in (await _levels()).items():
+    for level, sandbox in (await _levels(ATTACKED)).items():
         print(f"attacking {level} as {user} …", file=sys.stderr, flush=True)
         tried[user][level] = await attack_all(sandbox)
     if os.getuid() == 0:
@@ -68,7 +69,7 @@ async def _escapes(chosen: argparse.Namespace) -> None:
 
 
 async def _benchmark(chosen: argparse.Namespace) -> None:
-    sandboxes = await _levels()
+    sandboxes = await _levels(LEVELS)
     peers = Peers(chosen.peers, chosen.srt)
     rounds = [await _round(sandboxes, peers, chosen.analysis) for _ in range(chosen.rounds + 1)][1:]
     memory = {level: await _idle_bytes(sandbox) for level, sandbox in sandboxes.items()}
@@ -98,9 +99,9 @@ def _ratio(rounds: list[dict[str, float]], above: str, below: str) -> float:
     return statistics.median(ratios) if ratios else 0.0
 
 
-async def _levels() -> dict[Level, Sandbox]:
+async def _levels(wanted: tuple[Level, ...]) -> dict[Level, Sandbox]:
     found: dict[Level, Sandbox] = {}
-    for level in LEVELS:
+    for level in wanted:
         try:
             found[level] = await find_sandbox(LIMITS, wanted=level, allow_none=True)
         except NoSandbox as exc:

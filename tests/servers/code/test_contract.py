@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from memento_code.container import Engine, EngineCommand
 from memento_code.contract import CHECKS, BackendSession, check
 from memento_code.e2b import E2BSandbox
 from memento_code.execution import Outcome
@@ -45,12 +46,27 @@ async def test_an_interpreter_that_cannot_be_started_is_a_reason_and_no_crash(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("podman") is None, reason="needs podman, as root")
-async def test_podman_keeps_the_contract() -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="tried as root alone")
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+async def test_a_container_keeps_the_contract(engine: Engine) -> None:
+    if shutil.which(engine) is None:
+        pytest.skip(f"{engine} is not installed")
     try:
-        sandbox = await find_sandbox(LIMITS, wanted="podman", allow_none=False)
+        sandbox = await find_sandbox(LIMITS, wanted=engine, allow_none=False)
     except NoSandbox as exc:
-        pytest.skip(f"podman does not work on this machine: {exc}")
+        pytest.skip(f"{engine} does not work on this machine: {exc}")
+    assert await check(sandbox) == []
+
+
+async def test_what_engines_hand_on_is_enough_for_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path of the containers, with no container: requests over standard input, events over standard output."""
+
+    def engine(self: Sandbox) -> EngineCommand:
+        return EngineCommand(["/usr/bin/env", "-i"], {})
+
+    sandbox = await find_sandbox(LIMITS, wanted="landlock", allow_none=False)
+    assert sandbox.level == "landlock"
+    monkeypatch.setattr(Sandbox, "engine", engine)
     assert await check(sandbox) == []
 
 

@@ -68,11 +68,12 @@ def landlock_abi() -> int:
     return max(0, int(_libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1))))
 
 
-def supervise(life: int) -> None:
+def supervise(life: int | None, relay: Any = None) -> None:
     """Fork: the child returns and goes on; the parent stays as the one that cleans up, and never returns.
 
     Where there is no process namespace, a daemon of the sandbox would outlive it. As a subreaper the parent inherits
     such orphans; when the child ends, or the other end of the pipe `life` closes, it kills every descendant and leaves.
+    In a container there is no such pipe but a `relay` (`relay.py`), which sees as well when the host is gone.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # Blocked from before the fork until the handler is there, so that no end of a child is missed.
@@ -85,12 +86,16 @@ def supervise(life: int) -> None:
     try:
         woken, waker = os.pipe()
         os.set_blocking(waker, False)
-        _close_all_but([life, woken, waker])
+        _close_all_but([woken, waker, *([] if life is None else [life]), *([] if relay is None else relay.kept)])
         signal.signal(signal.SIGCHLD, _nothing)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-        code = _wait_for_the_end(child, life, woken)
+        if relay is not None:
+            relay.begin()
+        code = _wait_for_the_end(child, woken, life, relay)
         _kill_descendants()
+        if relay is not None:
+            relay.finish()
     finally:
         os._exit(code)
 
@@ -99,12 +104,15 @@ def _nothing(_signal: int, _frame: object) -> None:
     pass
 
 
-def _wait_for_the_end(child: int, life: int, woken: int) -> int:
-    """Until the pipe closes or the child ends; returns the exit code to leave with (128 + signal, as shells do)."""
+def _wait_for_the_end(child: int, woken: int, life: int | None, relay: Any) -> int:
+    """Until the host is gone or the child ends; returns the exit code to leave with (128 + signal, as shells do)."""
     while True:
-        readable, _, _ = select.select([life, woken], [], [])
-        if life in readable:
+        reading, writing = _waits_for(life, relay)
+        readable, writable, _ = select.select([woken, *reading], writing, [])
+        if life in readable or (relay is not None and not relay.step(readable, writable)):
             return 1
+        if woken not in readable:
+            continue
         os.read(woken, 4096)
         while True:
             try:
@@ -116,6 +124,12 @@ def _wait_for_the_end(child: int, life: int, woken: int) -> int:
             if pid == child:
                 code = os.waitstatus_to_exitcode(status)
                 return 128 - code if code < 0 else code
+
+
+def _waits_for(life: int | None, relay: Any) -> tuple[list[int], list[int]]:
+    if relay is not None:
+        return relay.waits_for()
+    return ([] if life is None else [life]), []
 
 
 def _kill_descendants() -> None:

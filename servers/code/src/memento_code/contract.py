@@ -253,5 +253,5 @@ async def _main(level: Level | None) -> int:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(prog="memento_code.contract", description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--isolation", choices=["namespace", "landlock", "podman", "none", "e2b"])
+    options.add_argument("--isolation", choices=["namespace", "landlock", "podman", "docker", "none", "e2b"])
     sys.exit(anyio.run(_main, options.parse_args().isolation))

@@ -5,7 +5,7 @@ A level is never believed by name. `find_sandbox` starts a session at each, stro
 
 - `namespace`: bubblewrap (own file system, process, network and IPC namespaces) + Landlock + seccomp + limits
 - `landlock`: Landlock + seccomp + limits, where no namespaces can be made (most containers)
-- `podman`: a container + Landlock + seccomp + limits; only when the operator asks for it
+- `podman`, `docker`: a container + Landlock + seccomp + limits; only when the operator asks for it
 - `none`: a process with limits and a clean environment; only when the operator said so
 
 Shared with the host at every level: the kernel. See the README for what that leaves open.
@@ -34,7 +34,7 @@ from typing import Any, Literal
 from anyio.to_thread import run_sync
 
 from memento_code.confine import landlock_abi
-from memento_code.container import BOOT_INSIDE, make_root, podman_command
+from memento_code.container import Engine, EngineCommand, engine_command, make_root
 from memento_code.session import Session, SessionLost
 from memento_kit import memento_home
 
@@ -42,7 +42,7 @@ __all__ = ["Level", "Limits", "NoSandbox", "Sandbox", "find_sandbox", "inside_so
 
 logger = logging.getLogger(__name__)
 
-Level = Literal["namespace", "landlock", "podman", "none", "e2b"]
+Level = Literal["namespace", "landlock", "podman", "docker", "none", "e2b"]
 _LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
 WORK = "/sandbox"
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
@@ -57,7 +57,7 @@ _USER_IDS = (600_000, 60_000)
 _PROBE_SECONDS = 20.0
 _BOOT = """
 import sys, os, json, marshal
-requests = os.fdopen(int(sys.argv[1]), 'rb')
+requests, events = os.fdopen(int(sys.argv[1]), 'rb', closefd=False), int(sys.argv[2])
 boot = json.loads(requests.readline())
 def load(name):
     module = type(sys)(name)
@@ -69,16 +69,21 @@ def load(name):
     return module
 confine, worker, rendering, folder = map(load, ('confine', 'worker', 'rendering', 'folder'))
 config = boot['config']
-if config['life'] is not None:
-    confine.supervise(config['life'])
+relay = load('relay').Relay() if config['relayed'] else None
+if relay is not None or config['life'] is not None:
+    confine.supervise(config['life'], relay)
+if relay is not None:
+    ends = relay.enter()
+    requests, events, config['keep_descriptors'] = os.fdopen(ends[0], 'rb'), ends[1], list(ends)
 confine.confine(config)
 sys.path.extend(config['packages'])
 os.chdir(config['folder'])
-worker.serve(requests, int(sys.argv[2]), config, rendering, folder)
+worker.serve(requests, events, config, rendering, folder)
 """
 """What the interpreter is started with: it fetches the rest through the request pipe, so that nothing of this package
 has to be readable inside the sandbox."""
-_INSIDE = ("confine", "worker", "rendering", "folder")
+_INSIDE = ("confine", "worker", "rendering", "folder", "relay")
+_ENGINES: tuple[Engine, ...] = ("podman", "docker")
 
 
 class NoSandbox(Exception):
@@ -129,7 +134,7 @@ class Sandbox:
     """Stronger levels that do not hold here, and why."""
 
     def command(self, user_id: int | None, folder: Path | None) -> tuple[list[str], dict[str, Any]]:
-        """The argument vector up to the interpreter, and what `confine` is told inside."""
+        """The argument vector, but for the engine's of a container, and what `confine` is told inside."""
         inside = str(folder or WORK)
         config: dict[str, Any] = {
             "limits": self._resource_limits(user_id),
@@ -141,14 +146,13 @@ class Sandbox:
             "packages": list(self.packages),
             "folder": inside,
         }
-        boot = BOOT_INSIDE + _BOOT if self.level == "podman" else _BOOT
-        python = [self.python, "-I", "-S", "-B", "-X", "utf8", "-c", boot]
+        python = [self.python, "-I", "-S", "-B", "-X", "utf8", "-c", _BOOT]
         if folder is not None:
             return python, config
         config["read_write"] += ["/tmp", "/dev/shm"]
         config["read_only"] += ["/proc"]  # of the own process namespace
-        if self.level == "podman":
-            return [*self._podman(), *python], config
+        if self.level in _ENGINES:
+            return python, config
         return [*self._bubblewrap(privileged=user_id is not None), *python], config
 
     def _resource_limits(self, user_id: int | None) -> dict[str, int]:
@@ -160,7 +164,7 @@ class Sandbox:
             "RLIMIT_NOFILE": limits.open_files,
             # The kernel counts per user: without a namespace or a user id of its own, all the user's processes.
             "RLIMIT_NPROC": limits.processes
-            + (0 if user_id or self.level in ("namespace", "podman") else _processes_of(os.getuid())),
+            + (0 if user_id or self.level in ("namespace", *_ENGINES) else _processes_of(os.getuid())),
             "RLIMIT_CORE": 0,
             "RLIMIT_MEMLOCK": 0,
             "RLIMIT_MSGQUEUE": 0,
@@ -206,9 +210,18 @@ class Sandbox:
                 made.add(path)
         return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
 
-    def _podman(self) -> list[str]:
+    def engine(self) -> EngineCommand | None:
+        """What starts the container that the level is made of; None where there is none.
+
+        Raises:
+            OSError: the engine did not take what the container is made from.
+        """
+        if self.level not in _ENGINES:
+            return None
         limits = self.limits
-        return podman_command(
+        make_root(_container_root())
+        return engine_command(
+            self.level,
             _container_root(),
             read_only=[*_SYSTEM, *_SYSTEM_FILES, *self._python_folders()],
             sizes={WORK: limits.folder_bytes, "/tmp": limits.folder_bytes, "/dev/shm": _SHARED_MEMORY_BYTES},
@@ -223,19 +236,22 @@ class Sandbox:
             SessionLost: it could not be started.
         """
         user_id = _free_user_id() if os.geteuid() == 0 and self.level != "none" else None
-        folder = None if self.level in ("namespace", "podman") else _make_folder(user_id)
-        if self.level == "podman":
-            make_root(_container_root())
+        try:
+            engine = await run_sync(self.engine)
+        except OSError as exc:
+            raise SessionLost(str(exc)) from exc
+        folder = None if self.level in ("namespace", *_ENGINES) else _make_folder(user_id)
         command, config = self.command(user_id, folder)
         session = Session(
             command,
-            boot=_boot_parts(),
+            boot=_boot_parts(contained=engine is not None),
             config={**config, "max_value_chars": max_value_chars},
             supervised=self.level != "namespace",
             folder=folder,
             output_bytes=output_bytes,
             memory_bytes=self.limits.total_memory_bytes,
             folder_bytes=self.limits.folder_bytes,
+            engine=engine,
         )
         await session.open()
         return session
@@ -285,8 +301,8 @@ def _missing(level: Level) -> str | None:
         return f"needs Linux, this is {sys.platform}"
     if landlock_abi() < 1:
         return "the kernel has no Landlock (Linux 5.13 or newer, and `landlock` among its security modules)"
-    if level == "podman" and shutil.which("podman") is None:
-        return "podman is not installed"
+    if level in _ENGINES and shutil.which(level) is None:
+        return f"{level} is not installed"
     if level == "namespace" and shutil.which("bwrap") is None:
         return "bubblewrap (`bwrap`) is not installed"
     return None
@@ -297,13 +313,14 @@ def _mechanisms(level: Level) -> tuple[str, ...]:
         return ("resource limits",)
     own_user = ("own user id",) if os.geteuid() == 0 else ()
     both = (f"Landlock ABI {landlock_abi()}", "seccomp", "resource limits", *own_user)
-    around = {"namespace": ("bubblewrap namespaces",), "podman": ("a container of podman",)}
-    return (*around.get(level, ()), *both)
+    if level in _ENGINES:
+        return (f"a container of {level}", *both)
+    return ("bubblewrap namespaces", *both) if level == "namespace" else both
 
 
-def _boot_parts() -> dict[str, Any]:
+def _boot_parts(*, contained: bool) -> dict[str, Any]:
     """What `_BOOT` loads: sources, and the same compiled, which a Python of this version can take as it is."""
-    sources = inside_sources()
+    sources = {name: source for name, source in inside_sources().items() if contained or name != "relay"}
     compiled = {name: _compiled(name, source) for name, source in sources.items()}
     return {"sources": sources, "compiled": compiled, "magic": importlib.util.MAGIC_NUMBER.hex()}
 

@@ -62,6 +62,11 @@ _GAPS = {
         "the kernel is shared with the host",
         "the memory of all processes together is the engine's to limit, and not verified",
     ],
+    "docker": [
+        "the kernel is shared with the host",
+        "who may start containers of docker's daemon is root on the host: so is this server's user",
+        "the memory of all processes together is the engine's to limit, and not verified",
+    ],
     "e2b": ["what the isolation is worth is E2B's word; code and data leave this machine for theirs"],
     "none": ["everything the server's user may do, the code may do: files, network, processes"],
 }
@@ -76,7 +81,7 @@ class Settings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="MEMENTO_CODE_")
 
     isolation: Level | None = None
-    """Use this level and no other: namespace, landlock, podman, none, or e2b.
+    """Use this level and no other: namespace, landlock, podman, docker, none, or e2b.
     Default: the strongest that passes the probe."""
     allow_unsandboxed: bool = False
     """Permit level `none`: run the code with the server's own rights when nothing stronger works."""

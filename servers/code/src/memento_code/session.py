@@ -20,6 +20,7 @@ import anyio
 from anyio.to_thread import run_sync
 from pydantic_core import from_json
 
+from memento_code.container import EngineCommand
 from memento_code.execution import Execution, Outcome, OutputSink
 
 __all__ = ["Session", "SessionLost"]
@@ -62,8 +63,10 @@ class Session:
         output_bytes: int,
         memory_bytes: int,
         folder_bytes: int,
+        engine: EngineCommand | None = None,
     ) -> None:
         self._command = command
+        self._engine = engine
         self._boot = boot
         self._config = config
         self._supervised = supervised
@@ -113,7 +116,7 @@ class Session:
             with anyio.fail_after(_START_SECONDS):
                 await self._send({**self._boot, "config": self._config})
                 is_ready = await self._next_line() is not None
-            self._drain("stderr", said)
+            self._drain("complaints", said)
         except TimeoutError as exc:
             raise SessionLost(f"it did not start within {_START_SECONDS:g} s") from exc
         finally:
@@ -186,7 +189,9 @@ class Session:
         self.ended = reason
         process = self._process
         assert process is not None
-        os.close(self._pipes.pop("life"))  # a supervisor then kills what the session started, and leaves
+        life = self._pipes.pop("life" if self._engine is None else "requests")
+        anyio.notify_closing(life)  # a request may wait on it
+        os.close(life)  # a supervisor then kills what the session started, and leaves
         if not self._supervised or not await _gone(process, _END_GRACE_SECONDS):
             _kill_group(process)
             await _gone(process, _END_GRACE_SECONDS)
@@ -218,6 +223,9 @@ class Session:
                 stream.close()
 
     def _spawn(self) -> None:
+        if self._engine is not None:
+            self._spawn_in_container(self._engine)
+            return
         requests_in, requests = os.pipe()
         events, events_out = os.pipe()
         life_in, life = os.pipe()
@@ -232,7 +240,7 @@ class Session:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env={**_ENVIRONMENT, "HOME": folder, "TMPDIR": temporary, "MPLCONFIGDIR": f"{temporary}/matplotlib"},
+                env=_environment(folder, temporary),
                 start_new_session=True,
             )
         except OSError as exc:
@@ -251,13 +259,45 @@ class Session:
             "life": life,
             "stdout": process.stdout.fileno(),
             "stderr": process.stderr.fileno(),
+            "complaints": process.stderr.fileno(),
         }
         for descriptor in (events, process.stdout.fileno(), process.stderr.fileno()):
             os.set_blocking(descriptor, False)
         self._config |= {
             "life": life_in if self._supervised else None,
             "keep_descriptors": [requests_in, events_out],
+            "relayed": False,
         }
+
+    def _spawn_in_container(self, engine: EngineCommand) -> None:
+        """Engines hand on standard input and output alone: requests and events go there, and `relay.py` sorts them."""
+        requests_in, requests = os.pipe()
+        events, events_out = os.pipe()
+        folder = str(self._config["folder"])
+        variables = [f"{name}={value}" for name, value in _environment(folder, "/tmp").items()]
+        try:
+            process = subprocess.Popen(
+                [*engine.command, *variables, *self._command, "0", "1"],
+                stdin=requests_in,
+                stdout=events_out,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env=engine.environment,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            for descriptor in (requests, events):
+                os.close(descriptor)
+            raise SessionLost(f"{engine.command[0]} could not be started ({exc.strerror})") from exc
+        finally:
+            for descriptor in (requests_in, events_out):
+                os.close(descriptor)
+        assert process.stderr is not None
+        self._process = process
+        self._pipes = {"requests": requests, "events": events, "complaints": process.stderr.fileno()}
+        for descriptor in (events, process.stderr.fileno()):
+            os.set_blocking(descriptor, False)
+        self._config |= {"life": None, "keep_descriptors": [], "relayed": True}
 
     async def _converse(self, request: dict[str, Any], timeout_seconds: float, execution: Execution) -> str | None:
         """Returns the limit that the code ran into, when it stopped there."""
@@ -294,13 +334,14 @@ class Session:
             line = await self._next_line()
             if line is None:
                 raise SessionLost(await self._cause_of_death())
-            self._taken_bytes += len(line)
-            if self._taken_bytes > _MAX_EVENTS_BYTES:
-                raise SessionLost("the code showed more than a session may")
             try:
                 event = from_json(line, allow_inf_nan=False)
                 if not isinstance(event, dict):
                     raise ValueError("not an object")
+                if cast("dict[str, object]", event).get("type") not in ("stdout", "stderr"):  # these are cut instead
+                    self._taken_bytes += len(line)
+                    if self._taken_bytes > _MAX_EVENTS_BYTES:
+                        raise SessionLost("the code showed more than a session may")
                 if cast("dict[str, object]", event).get("call") == call:
                     execution.take(cast("object", event))
             except ValueError as exc:
@@ -327,23 +368,28 @@ class Session:
 
     async def _send(self, request: dict[str, Any]) -> None:
         data = json.dumps(request).encode() + b"\n"
-        os.set_blocking(self._pipes["requests"], False)
         while data:
+            if "requests" not in self._pipes:
+                return  # it has just been ended
             try:
+                os.set_blocking(self._pipes["requests"], False)
                 data = data[os.write(self._pipes["requests"], data) :]
             except BlockingIOError:
-                await anyio.wait_writable(self._pipes["requests"])
+                with suppress(anyio.ClosedResourceError):
+                    await anyio.wait_writable(self._pipes["requests"])
             except BrokenPipeError:
                 return  # the other pipe will say so
 
     async def _pump(self, name: str, sink: OutputSink) -> None:
-        while True:
+        while name in self._pipes:  # out of a container it comes as events
             await anyio.wait_readable(self._pipes[name])
             if not self._drain(name, sink):
                 return
 
     def _drain(self, name: str, sink: OutputSink) -> bool:
         """Take what is in the pipe now, a pipe's worth at most; False when nothing will come any more."""
+        if name not in self._pipes:
+            return False
         for _ in range(32):
             try:
                 piece = os.read(self._pipes[name], _READ_BYTES)
@@ -366,6 +412,10 @@ class Session:
             name = signal.Signals(-code).name
             return f"the Python process died of {name}{_LIMIT_SIGNALS.get(name, '')}"
         return f"the Python process ended with exit code {code}"
+
+
+def _environment(folder: str, temporary: str) -> dict[str, str]:
+    return {**_ENVIRONMENT, "HOME": folder, "TMPDIR": temporary, "MPLCONFIGDIR": f"{temporary}/matplotlib"}
 
 
 async def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
