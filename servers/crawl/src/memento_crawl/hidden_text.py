@@ -67,7 +67,7 @@ def remove_hidden(tree: Element) -> int:
 
     Whitespace does not count. The text that follows a removed element stays.
     """
-    rules = list(_hiding_rules(tree))
+    rules = _by_part(_hiding_rules(tree))
     removed = 0
     for element in list(tree.iter()):
         if element is tree or element.getparent() is None:
@@ -91,7 +91,7 @@ def _is_in_head(element: Element) -> bool:
     )
 
 
-def _is_hidden(element: Element, rules: "list[_Rule]") -> bool:
+def _is_hidden(element: Element, rules: "dict[str, list[_Rule]]") -> bool:
     if element.tag in ("html", "body", "head"):
         return False
     if element.get("hidden") is not None or (element.get("aria-hidden") or "").strip().lower() == "true":
@@ -104,9 +104,11 @@ def _is_hidden(element: Element, rules: "list[_Rule]") -> bool:
     if not rules:
         return False
     classes = frozenset((element.get("class") or "").split())
+    identity = element.get("id") or ""
     return any(
-        (not rule.tag or rule.tag == element.tag) and rule.classes <= classes and rule.ids <= {element.get("id") or ""}
-        for rule in rules
+        (not rule.tag or rule.tag == element.tag) and rule.classes <= classes and rule.ids <= {identity}
+        for part in (element.tag, f"#{identity}", *(f".{name}" for name in classes))
+        for rule in rules.get(part, ())
     )
 
 
@@ -151,6 +153,15 @@ class _Rule(NamedTuple):
     tag: str
     classes: frozenset[str]
     ids: frozenset[str]
+
+
+def _by_part(rules: "Iterator[_Rule]") -> "dict[str, list[_Rule]]":
+    """The rules under one part each that what they match must have, so that few are tried on an element."""
+    found: dict[str, list[_Rule]] = {}
+    for rule in rules:
+        part = f"#{min(rule.ids)}" if rule.ids else f".{min(rule.classes)}" if rule.classes else rule.tag
+        found.setdefault(part, []).append(rule)
+    return found
 
 
 def _hiding_rules(tree: Element) -> Iterator[_Rule]:

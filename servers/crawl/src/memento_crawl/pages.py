@@ -146,6 +146,7 @@ class Pages:
         self._limits = limits
         self._clock = clock
         self._kept: OrderedDict[tuple[str, Content, Format, Render], tuple[float, Page]] = OrderedDict()
+        self._kept_chars = 0
         self._extractors = self._workers(EXTRACT)
         self._document_readers = self._workers(READ_DOCUMENT)
 
@@ -223,12 +224,13 @@ class Pages:
         return await self._markup_page(page, shown.html, content, format, [*_refusals(shown)], shown.hidden_chars)
 
     def _keep(self, key: tuple[str, Content, Format, Render], page: Page) -> None:
+        replaced = self._kept.pop(key, None)
         self._kept[key] = (self._clock(), page)
-        self._kept.move_to_end(key)
-        while (
-            len(self._kept) > 1 and sum(page.kept_chars for _, page in self._kept.values()) > self._limits.cache_chars
-        ):
-            self._kept.popitem(last=False)
+        # A running sum: counting all that is kept took longer, after a few hundred pages, than reading one.
+        self._kept_chars += page.kept_chars - (replaced[1].kept_chars if replaced else 0)
+        while len(self._kept) > 1 and self._kept_chars > self._limits.cache_chars:
+            _, (_, oldest) = self._kept.popitem(last=False)
+            self._kept_chars -= oldest.kept_chars
 
     async def _fetch(self, url: str, content: Content, format: Format) -> Page:
         headers = {
