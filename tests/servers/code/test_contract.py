@@ -1,5 +1,6 @@
 """memento_code: the contract of backends, held by every backend that this machine can run."""
 
+import base64
 import os
 import shutil
 from pathlib import Path
@@ -58,16 +59,31 @@ async def test_a_container_keeps_the_contract(engine: Engine) -> None:
     assert await check(sandbox) == []
 
 
-async def test_what_engines_hand_on_is_enough_for_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def through_two_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of the containers, with no container: requests over standard input, events over standard output."""
 
     def engine(self: Sandbox) -> EngineCommand:
         return EngineCommand(["/usr/bin/env", "-i"], {})
 
-    sandbox = await find_sandbox(LIMITS, wanted="landlock", allow_none=False)
-    assert sandbox.level == "landlock"
     monkeypatch.setattr(Sandbox, "engine", engine)
-    assert await check(sandbox) == []
+
+
+@pytest.mark.usefixtures("through_two_streams")
+async def test_what_engines_hand_on_is_enough_for_the_contract() -> None:
+    assert await check(await find_sandbox(LIMITS, wanted="landlock", allow_none=False)) == []
+
+
+@pytest.mark.usefixtures("through_two_streams")
+async def test_a_long_request_gets_in_while_the_session_prints_without_end() -> None:
+    sandbox = await find_sandbox(LIMITS, wanted="landlock", allow_none=False)
+    async with await sandbox.start(max_value_chars=1_000, output_bytes=1_000) as session:
+        printing = "import threading\ndef say():\n    while True: print('x' * 1_000)\n"
+        await session.run(printing + "threading.Thread(target=say, daemon=True).start()", timeout_seconds=30)
+        given = base64.b64encode(bytes(4 << 20)).decode()
+        ran = await session.ask({"do": "write_file", "arguments": ["long", given]}, timeout_seconds=30)
+        assert (ran.file, ran.lost, ran.interrupted) == ({"bytes": 4 << 20}, None, None)
+        assert (await session.run("2 + 2", timeout_seconds=30)).value == "4"
 
 
 async def test_e2b_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
