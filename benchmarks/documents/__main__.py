@@ -274,7 +274,7 @@ async def _layout(folder: Path, truths: dict[str, Truth]) -> tuple[float, float,
             if not truth.tables:
                 continue
             with (folder / name).open("rb") as file:
-                seen = await quick.run("memento_documents.jobs:page_tables", [name, None], file.fileno())
+                seen = await quick.run("memento_documents.jobs:tables", [name, None], file.fileno())
                 tables: list[dict[str, Any]] = await layout.run(
                     "memento_documents.jobs:layout_tables", [name, seen["uncertain"]], file.fileno()
                 )

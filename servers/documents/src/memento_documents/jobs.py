@@ -13,7 +13,7 @@ from memento_documents.tables import query
 from memento_documents.text_format import TextFormat, in_format
 
 __all__ = [
-    "layout_tables", "page_picture", "page_tables", "pictures", "query_table", "read_cells", "read_document", "sound",
+    "layout_tables", "page_picture", "pictures", "query_table", "read_cells", "read_document", "sound", "tables",
 ]  # fmt: skip
 
 
@@ -43,11 +43,19 @@ def query_table(
     return dataclasses.asdict(query(file, name, sql, sheet=sheet, first_row=first_row, **limits))
 
 
-def page_tables(file: BinaryIO, name: str, pages: str | None) -> dict[str, Any]:
-    """`pdf_pages.find_page_tables`."""
-    from memento_documents.pdf_pages import find_page_tables
+def tables(file: BinaryIO, name: str, pages: str | None) -> dict[str, Any]:
+    """`pdf_pages.find_page_tables` for a PDF, `text_tables.find_text_tables` for other documents, with their kind."""
+    file, name = open_member(file, name)
+    kind = detect_kind(file, name)
+    if kind == "pdf":
+        from memento_documents.pdf_pages import find_page_tables
 
-    return find_page_tables(_pdf(file, name), pages)
+        return {"kind": kind, **find_page_tables(file, pages)}
+    from memento_documents.text_tables import check_kind, find_text_tables
+
+    check_kind(kind, name)  # before a large workbook is read for nothing
+    document = read_file(file, name)
+    return {"kind": kind, "tables": find_text_tables(document, pages), "uncertain": []}
 
 
 def layout_tables(file: BinaryIO, name: str, pages: list[int]) -> list[dict[str, Any]]:

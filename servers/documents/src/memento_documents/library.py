@@ -122,19 +122,21 @@ class Library:
 
     async def tables(
         self, source: str, pages: str | None, *, on_progress: OnProgress | None = None
-    ) -> tuple[list[dict[str, Any]], list[str]]:
-        """The tables on a PDF's pages as {page, box, rows, engine}, and notes on what went wrong on the way.
+    ) -> tuple[str, list[dict[str, Any]], list[str]]:
+        """A document's kind, its tables as {page, rows, engine} with `box` (PDF) or `heading` (others), and notes on
+        what went wrong on the way.
 
-        The layout model looks only at pages that may have tables and whose tables are not tagged.
+        The layout model looks only at a PDF's pages that may have tables and whose tables are not tagged.
 
         Raises:
-            PathNotAllowed, Unreadable: as for `read`, and for what is no PDF.
+            PathNotAllowed, Unreadable: as for `read`, and for what has no tables in it.
         """
-        quick: dict[str, Any] = await self.run("page_tables", source, [pages], on_progress=on_progress)
+        quick: dict[str, Any] = await self.run("tables", source, [pages], on_progress=on_progress)
+        kind: str = quick["kind"]
         tables: list[dict[str, Any]] = quick["tables"]
         uncertain: list[int] = quick["uncertain"]
         if self._layout is None or not uncertain:
-            return tables, []
+            return kind, tables, []
         try:
             async with self._opened(source) as opened:
                 raw = await self._layout.run(
@@ -144,10 +146,10 @@ class Library:
                     on_progress=on_progress,
                 )
         except Unreadable as exc:
-            return tables, [f"The layout model did not finish ({exc}) These are the quick recogniser's tables."]
+            return kind, tables, [f"The layout model did not finish ({exc}) These are the quick recogniser's tables."]
         surer: list[dict[str, Any]] = [{**table, "engine": "layout"} for table in raw]
         both = [table for table in tables if table["page"] not in uncertain] + surer
-        return sorted(both, key=lambda table: (table["page"], table["box"][1])), []
+        return kind, sorted(both, key=lambda table: (table["page"], table["box"][1])), []
 
     @asynccontextmanager
     async def _opened(self, source: str) -> AsyncGenerator[_Opened]:

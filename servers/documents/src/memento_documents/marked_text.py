@@ -1,12 +1,14 @@
 """The sections of a document as one text with a mark before each: `[page 3]`, `[slide 3]`, `[sheet Costs]`.
 
-Owns where in that text each section begins. All offsets that a tool takes or gives count in it.
+Owns where in that text each section begins, and which sections a list of pages names. All offsets that a tool takes or
+gives count in it.
 """
 
-from memento_documents.kinds import Kind
-from memento_documents.reading import Section
+from memento_documents.kinds import Kind, Unreadable
+from memento_documents.page_ranges import parse_pages
+from memento_documents.reading import Document, Section
 
-__all__ = ["PAGES_ARE", "MarkedText", "place"]
+__all__ = ["PAGES_ARE", "MarkedText", "chosen_sections", "place"]
 
 
 class MarkedText:
@@ -43,3 +45,18 @@ def place(page: int | None, sheet: str | None, kind: str) -> str:
     if page is not None:
         return f"{PAGES_ARE.get(kind, 'page')} {page}"
     return f"sheet {sheet}" if sheet is not None else ""
+
+
+def chosen_sections(document: Document, pages: str | None) -> list[Section]:
+    """The sections that `pages` ("1-4,9") names; all without it.
+
+    Raises:
+        Unreadable: the document has no such pages, or none at all.
+    """
+    if pages is None:
+        return document.sections
+    if document.kind != "pdf" and document.kind not in PAGES_ARE:
+        raise Unreadable(
+            f"A document of kind {document.kind} has no pages; leave `pages` out and read on with `cursor`."
+        )
+    return [document.sections[page - 1] for page in parse_pages(pages, len(document.sections))]

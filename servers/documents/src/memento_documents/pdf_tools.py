@@ -1,4 +1,4 @@
-"""The tools that PDF pages alone have: their tables, and their picture."""
+"""The tools for parts of a document: its tables, and the picture of a page."""
 
 from typing import Annotated, Any
 
@@ -10,27 +10,33 @@ from memento_documents.calls import CURSOR, NEXT_CURSOR, going_on, progress_to, 
 from memento_documents.cells import markdown_table
 from memento_documents.cursor import position_of, to_cursor
 from memento_documents.library import Library
+from memento_documents.marked_text import place
 from memento_kit import Server, untrusted_result
 
 __all__ = ["ExtractedTables", "PageView", "add_pdf_tools"]
 
 
 class ExtractedTable(BaseModel):
-    """One table of a page."""
+    """One table, and where it stands."""
 
     number: int = Field(description="Which of all tables found, from 1")
-    page: int
-    box: list[float] = Field(description="Where on the page: x0, y0, x1, y1 in points from its upper left corner")
-    engine: str = Field(description="tags (the file says so), layout (model) or lines (drawn rules and columns)")
+    page: int | None = Field(default=None, description="Page, slide or chapter, where the document has them")
+    heading: str | None = Field(default=None, description="What it stands under; of all but PDF")
+    box: list[float] | None = Field(
+        default=None, description="Of a PDF: x0, y0, x1, y1 on the page, in points from its upper left corner"
+    )
+    engine: str = Field(
+        description="file (a table by its format), tags (by a PDF's tags), layout (model), lines (rules and columns)"
+    )
     rows: list[list[str]]
 
 
 class ExtractedTables(BaseModel):
-    """Tables in page order; an empty list means none was found."""
+    """Tables in the document's order; an empty list means none was found."""
 
     source: str
     tables: list[ExtractedTable]
-    total: int = Field(description="How many tables there are on the pages asked for")
+    total: int = Field(description="How many tables there are in what was asked for")
     next_cursor: str | None = NEXT_CURSOR
     notes: list[str] | None = None
 
@@ -51,30 +57,34 @@ class PageView(BaseModel):
 def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -> None:
     """Register `extract_tables` and `view_page`."""
     read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-    source_field = Field(min_length=1, max_length=4_000, description="Path of the PDF, as for read_document")
+    source_field = Field(min_length=1, max_length=4_000, description="Path, as for read_document")
 
-    @server.tool(title="Extract the tables of a PDF", annotations=read_only)
+    @server.tool(title="Extract the tables of a document", annotations=read_only)
     async def extract_tables(
         ctx: Context[Library],
         source: Annotated[str, source_field],
-        pages: Annotated[str | None, Field(max_length=200, description="As '3' or '1-4,9'; all when left out")] = None,
+        pages: Annotated[
+            str | None,
+            Field(max_length=200, description="Pages, slides or chapters: '3' or '1-4,9'; all when left out"),
+        ] = None,
         cursor: Annotated[str | None, CURSOR] = None,
     ) -> Annotated[CallToolResult, ExtractedTables]:
-        """Find the tables on a PDF's pages and return their cells, page and place.
+        """Find the tables of a PDF, Word, PowerPoint, OpenDocument, EPUB, HTML or Markdown file: cells, page, heading.
 
-        Slower and surer than the tables in read_document's text: a fifth of a second for a page that has any.
+        A presentation's charts come as the tables of their numbers. In a PDF slower and surer than the tables in
+        read_document's text: a fifth of a second for a page that has any. A spreadsheet is for query_table.
         """
         question = ("extract_tables", source, pages)
         with told_to_model(source):
             first = position_of(cursor, *question)
-            found, notes = await ctx.request_context.lifespan_context.tables(
+            kind, found, notes = await ctx.request_context.lifespan_context.tables(
                 source, pages, on_progress=progress_to(ctx)
             )
         shown: list[ExtractedTable] = []
         room = max_chars
         for number, raw in enumerate(found[first:], start=first + 1):
             table = ExtractedTable(number=number, **raw)
-            size = sum(len(cell) + 3 for row in table.rows for cell in row)
+            size = len(_mark(table, kind)) + sum(len(cell) + 3 for row in table.rows for cell in row)
             if shown and size > room:
                 break
             if size > max_chars:
@@ -90,7 +100,7 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
             next_cursor=to_cursor(after, *question) if after < len(found) else None,
             notes=notes or None,
         )
-        text = "\n\n".join(f"[table {t.number}, page {t.page}, by {t.engine}]\n{markdown_table(t.rows)}" for t in shown)
+        text = "\n\n".join(f"{_mark(table, kind)}\n{markdown_table(table.rows)}" for table in shown)
         note = f"{len(shown)} of {len(found)} tables.{going_on(result.next_cursor)}"
         note += "".join(f" {each}" for each in notes)
         return untrusted_result(result, text=text, source=source, note=note)
@@ -123,6 +133,11 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
             ],
             structured_content=view.model_dump(exclude_none=True),
         )
+
+
+def _mark(table: ExtractedTable, kind: str) -> str:
+    where = [place(table.page, None, kind), f'under "{table.heading}"' if table.heading else "", f"by {table.engine}"]
+    return f"[table {table.number}, {', '.join(filter(None, where))}]"
 
 
 def _first_rows(rows: list[list[str]], max_chars: int) -> list[list[str]]:

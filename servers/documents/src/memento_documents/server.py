@@ -23,14 +23,13 @@ from memento_documents.cursor import position_of, reading, to_cursor
 from memento_documents.detail_tools import add_detail_tools
 from memento_documents.isolation import Isolation, Limits
 from memento_documents.library import Library
-from memento_documents.marked_text import PAGES_ARE, MarkedText, place
+from memento_documents.marked_text import MarkedText, chosen_sections, place
 from memento_documents.media_tools import add_media_tools
 from memento_documents.models import Endpoint, Models
-from memento_documents.page_ranges import parse_pages
 from memento_documents.passages import Hit, find_passages
 from memento_documents.pdf_layout import is_installed as layout_is_installed
 from memento_documents.pdf_tools import add_pdf_tools
-from memento_documents.reading import Document, Section, Unreadable
+from memento_documents.reading import Document, Section
 from memento_documents.text_format import TextFormat
 from memento_kit import (
     AllowedPaths,
@@ -286,7 +285,7 @@ def build_server(
             document = await ctx.request_context.lifespan_context.read(
                 source, sheet=sheet, cells=range, text_format=format, on_progress=progress_to(ctx)
             )
-            sections = _chosen(document, pages)
+            sections = chosen_sections(document, pages)
         # A line of JSON says itself where it is from.
         marked = MarkedText(sections, document.kind, with_marks=format != "json")
         piece = page_text(marked.text, offset=start, max_chars=min(max_chars, settings.max_chars))
@@ -414,16 +413,6 @@ def _passage(hit: Hit, source: str, document: Document, marked: MarkedText) -> P
 def _place_of(passage: Passage, kind: str) -> str:
     found = place(passage.page, passage.sheet, kind)
     return ", ".join(filter(None, [found, (passage.range and f"rows {passage.range}") or f"cursor {passage.cursor}"]))
-
-
-def _chosen(document: Document, pages: str | None) -> list[Section]:
-    if pages is None:
-        return document.sections
-    if document.kind != "pdf" and document.kind not in PAGES_ARE:
-        raise Unreadable(
-            f"A document of kind {document.kind} has no pages; leave `pages` out and read on with `cursor`."
-        )
-    return [document.sections[page - 1] for page in parse_pages(pages, len(document.sections))]
 
 
 def _map(sections: list[Section]) -> list[Part]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from memento_documents.reading import Document, Section
 
-__all__ = ["Block", "TextFormat", "blocks", "in_format"]
+__all__ = ["Block", "TextFormat", "blocks", "in_format", "is_markdown"]
 
 TextFormat = Literal["markdown", "text", "json"]
 
@@ -46,15 +46,20 @@ def in_format(document: Document, name: str, text_format: TextFormat) -> Documen
     """Return the document with its text in `text_format`; `name` tells Markdown from other plain text."""
     if text_format == "markdown":
         return document
-    is_markdown = document.kind in _MARKDOWN_KINDS or name.lower().endswith((".md", ".markdown"))
+    marked = is_markdown(document.kind, name)
     if text_format == "text":
-        if not is_markdown:
+        if not marked:
             return document
         made = [_plain(section.text) for section in document.sections]
     else:
-        made = [_json_lines(section, document.kind, is_markdown=is_markdown) for section in document.sections]
+        made = [_json_lines(section, document.kind, marked=marked) for section in document.sections]
     sections = [dataclasses.replace(section, text=text) for section, text in zip(document.sections, made, strict=True)]
     return dataclasses.replace(document, sections=sections)
+
+
+def is_markdown(kind: str, name: str) -> bool:
+    """Whether what was read from a file of this kind and name is Markdown."""
+    return kind in _MARKDOWN_KINDS or (kind == "text" and name.lower().endswith((".md", ".markdown")))
 
 
 def blocks(markdown: str) -> Iterator[Block]:
@@ -125,12 +130,12 @@ def _plain(markdown: str) -> str:
     return "".join(pieces) + "\n" if pieces else ""
 
 
-def _json_lines(section: Section, kind: str, *, is_markdown: bool) -> str:
+def _json_lines(section: Section, kind: str, *, marked: bool) -> str:
     place: dict[str, Any] = {} if section.page is None else {"page": section.page}
     place |= {} if section.sheet is None else {"sheet": section.sheet}
     lines: list[dict[str, Any]] = []
     tables = 0
-    if is_markdown:
+    if marked:
         for block in blocks(section.text):
             tables += block.kind == "table"
             lines += _described(block, tables)
