@@ -66,7 +66,18 @@ def layout_tables(file: BinaryIO, name: str, pages: list[int]) -> list[dict[str,
 
 
 def page_picture(file: BinaryIO, name: str, page: int, region: list[float] | None, max_pixels: int) -> dict[str, Any]:
-    """`pdf_pages.page_picture`."""
+    """`pdf_pages.page_picture`, or `media.view` of an image."""
+    file, name = open_member(file, name)
+    kind = detect_kind(file, name)
+    if kind == "image":
+        from memento_documents.media import view
+
+        return view(file, page, region, max_pixels)
+    if kind in ("docx", "pptx", "odt", "odp"):
+        raise Unreadable(
+            f"This is {kind}; how its pages look cannot be shown, because nothing here draws Office files. Read it "
+            "with read_document, look at its pictures with describe_media, or have it saved as PDF."
+        )
     from memento_documents.pdf_pages import page_picture as draw
 
     return draw(_pdf(file, name), page, region, max_pixels)

@@ -6,15 +6,17 @@ images; PyAV (the `media` extra) reads sound and video. Asking a model is `model
 
 import base64
 import io
+import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Literal, cast
 
 from memento_documents import progress
 from memento_documents.kinds import Unreadable
+from memento_documents.page_ranges import check_region
 from memento_documents.reading import Document, Section
 
-__all__ = ["pictures", "read_image", "read_recording", "sound"]
+__all__ = ["pictures", "read_image", "read_recording", "sound", "view"]
 
 _MAX_PIXELS = 100_000_000
 """A larger image is refused by its header: huge.png has 60,000² pixels in 437 KB."""
@@ -102,6 +104,38 @@ def pictures(
     if not taken:
         raise Unreadable("No frame of the video can be decoded between those times.")
     return {"pictures": taken, "facts": facts, "total": round(total, 2)}
+
+
+def view(file: BinaryIO, frame: int, region: list[float] | None, max_pixels: int) -> dict[str, Any]:
+    """One frame of an image (a page of a TIFF; 1-based), or the `region` of it, at most `max_pixels` large.
+
+    Returns {data, mime_type, width, height, pages} as `pdf_pages.page_picture` does.
+
+    Raises:
+        Unreadable: damaged, too large, no such frame, or the region is empty.
+    """
+    if region is not None:
+        check_region(region)
+    with _opened_image(file) as image:
+        frames = int(getattr(image, "n_frames", 1))
+        if not 1 <= frame <= frames:
+            raise Unreadable(f"There is no page {frame} here: the image has pages 1-{frames}.")
+        shown = _frame(image, frame - 1)
+        if shown.width * shown.height > _MAX_PIXELS:  # a frame may be larger than the first
+            raise Unreadable(f"Page {frame} has {shown.width} × {shown.height} pixels; that is not opened.")
+        if region is not None:
+            x0, y0, x1, y1 = region
+            left, upper = int(x0 * shown.width), int(y0 * shown.height)
+            right, lower = math.ceil(x1 * shown.width), math.ceil(y1 * shown.height)
+            shown = shown.crop((left, upper, right, lower))
+        jpeg, width, height = _jpeg(shown, max_pixels)
+    return {
+        "data": base64.b64encode(jpeg).decode(),
+        "mime_type": "image/jpeg",
+        "width": width,
+        "height": height,
+        "pages": frames,
+    }
 
 
 def sound(file: BinaryIO, start_seconds: float, length_seconds: float) -> dict[str, Any]:
@@ -207,7 +241,7 @@ def _recognised(image: Any) -> tuple[str, str]:
             "",
             "No OCR: no Tesseract language data is installed (Debian: tesseract-ocr-eng).",
         )
-    text = recognise(_jpeg(image, _RECOGNISED_PIXELS), folder)
+    text = recognise(_jpeg(image, _RECOGNISED_PIXELS)[0], folder)
     return text, "Text by OCR; it may hold mistakes." if text else "OCR saw no text on it."
 
 
@@ -216,7 +250,8 @@ def _frame(image: Any, at: int) -> Any:
     return image
 
 
-def _jpeg(image: Any, max_pixels: int) -> bytes:
+def _jpeg(image: Any, max_pixels: int) -> tuple[bytes, int, int]:
+    """The image as JPEG of at most `max_pixels`, its width and its height."""
     scale = min(1.0, (max_pixels / (image.width * image.height)) ** 0.5)
     size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
     image.draft("RGB", size)  # a JPEG is then decoded small
@@ -230,11 +265,11 @@ def _jpeg(image: Any, max_pixels: int) -> bytes:
         picture = paper
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=85)
-    return content.getvalue()
+    return content.getvalue(), picture.width, picture.height
 
 
 def _sent(image: Any, seconds: float | None, max_pixels: int) -> dict[str, Any]:
-    jpeg = _jpeg(image, max_pixels)
+    jpeg = _jpeg(image, max_pixels)[0]
     return {"jpeg": base64.b64encode(jpeg).decode(), "seconds": seconds, "width": image.width, "height": image.height}
 
 

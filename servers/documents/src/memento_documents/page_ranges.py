@@ -1,10 +1,10 @@
-"""Lists of pages as a model writes them: `3`, `1-4,9`, `7-`."""
+"""What a model writes to choose a part: lists of pages (`3`, `1-4,9`, `7-`), and regions of one."""
 
 import re
 
 from memento_documents.kinds import Unreadable
 
-__all__ = ["parse_pages"]
+__all__ = ["check_region", "parse_pages"]
 
 
 def parse_pages(text: str, count: int) -> list[int]:
@@ -24,3 +24,14 @@ def parse_pages(text: str, count: int) -> list[int]:
             raise Unreadable(f"There is no page {part.strip()} here: the document has pages 1-{count}.")
         wanted.update(range(first, min(last, count) + 1))
     return sorted(wanted)
+
+
+def check_region(region: list[float]) -> None:
+    """Refuse what is no region of a page.
+
+    Raises:
+        Unreadable: it is empty or reaches beyond the page.
+    """
+    x0, y0, x1, y1 = region
+    if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
+        raise Unreadable("A region is [x0, y0, x1, y1] in shares of the page; [0, 0, 1, 0.5] is its upper half.")

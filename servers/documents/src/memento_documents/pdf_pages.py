@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 from memento_documents import progress
 from memento_documents.kinds import Unreadable
-from memento_documents.page_ranges import parse_pages
+from memento_documents.page_ranges import check_region, parse_pages
 from memento_documents.pdf import PageReader, import_pymupdf, open_pdf
 from memento_documents.pdf_order import put_in_order
 from memento_documents.pdf_page import Rectangle
@@ -72,11 +72,8 @@ def page_picture(file: BinaryIO, page: int, region: list[float] | None, max_pixe
         rect = loaded.rect
         clip = rect
         if region is not None:
+            check_region(region)
             x0, y0, x1, y1 = region
-            if not (0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1):
-                raise Unreadable(
-                    "A region is [x0, y0, x1, y1] in shares of the page; [0, 0, 1, 0.5] is its upper half."
-                )
             clip = pymupdf.Rect(
                 rect.x0 + x0 * rect.width,
                 rect.y0 + y0 * rect.height,

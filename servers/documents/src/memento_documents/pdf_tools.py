@@ -105,7 +105,7 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
         note += "".join(f" {each}" for each in notes)
         return untrusted_result(result, text=text, source=source, note=note)
 
-    @server.tool(title="Look at a page of a PDF", annotations=read_only)
+    @server.tool(title="Look at a page", annotations=read_only)
     async def view_page(
         ctx: Context[Library],
         source: Annotated[str, source_field],
@@ -118,7 +118,7 @@ def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -
             str | None, Field(max_length=40, description="`next_cursor` of the view before, in place of `page`")
         ] = None,
     ) -> Annotated[CallToolResult, PageView]:
-        """See a PDF page, or a region of it enlarged, as a picture: figures, charts, scans, doubtful tables."""
+        """See a PDF page or an image, or a region of it enlarged: figures, charts, scans, doubtful tables."""
         library, question = ctx.request_context.lifespan_context, ("view_page", source, region)
         with told_to_model(source):
             page = position_of(cursor, *question) or page
