@@ -170,3 +170,16 @@ async def test_sql_on_a_pdf_is_an_error_that_says_what_to_use(tmp_path: Path) ->
     result = await query(tmp_path, "a.pdf", "SELECT 1")
     assert result.is_error
     assert "Read it with read_document." in str(result.content[0])
+
+
+async def test_a_csv_that_needs_more_memory_than_there_is_costs_one_line_and_not_the_server(folder: Path) -> None:
+    (folder / "huge.csv").write_bytes(b"a,b,c,d\n" + b"1,2,3,4\n" * 3_000_000)
+    async with Client(build_server(Settings(folders=(folder,), memory_megabytes=256))) as client:
+        refused = await client.call_tool("query_table", {"source": "huge.csv", "sql": "SELECT count(*) FROM data"})
+        answered = await client.call_tool("query_table", {"source": "sales.csv", "sql": "SELECT count(*) FROM data"})
+    assert refused.is_error
+    assert isinstance(refused.content[0], TextContent)
+    assert "needs more than 268 MB of memory" in refused.content[0].text
+    assert "\n" not in refused.content[0].text
+    assert answered.structured_content is not None
+    assert answered.structured_content["rows"] == [[3]]
