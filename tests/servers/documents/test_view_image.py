@@ -67,3 +67,26 @@ async def test_an_image_and_a_region_of_it_are_shown_in_bounded_size(tmp_path: P
     assert "pages 1-2" in told(beyond)
     assert "[0, 0, 1, 0.5]" in told(empty)
     assert "nothing here draws Office files" in told(office)
+
+
+async def test_a_photograph_taken_sideways_is_shown_upright_whole_and_in_part(tmp_path: Path) -> None:
+    upright = Image.new("RGB", (100, 200), "red")  # blue below
+    upright.paste("blue", (0, 100, 100, 200))
+    as_stored = upright.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by a quarter, clockwise
+    as_stored.save(tmp_path / "photo.jpg", exif=exif, quality=95)
+    as_stored.save(tmp_path / "damaged.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff", quality=95)
+    whole, lower, damaged = await views(
+        tmp_path,
+        {"source": "photo.jpg"},
+        {"source": "photo.jpg", "region": [0, 0.6, 1, 1]},
+        {"source": "damaged.jpg"},
+    )
+    shown = picture(whole)
+    assert shown.size == (100, 200)
+    assert [shown.getpixel((50, y)) for y in (20, 180)] == [(254, 0, 0), (0, 0, 254)]
+    part = picture(lower)
+    assert part.size == (100, 80)
+    assert part.getpixel((50, 40)) == (0, 0, 254)
+    assert picture(damaged).size == (200, 100)

@@ -7,6 +7,7 @@ images; PyAV (the `media` extra) reads sound and video. Asking a model is `model
 import base64
 import io
 import math
+import struct
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Literal, cast
@@ -124,6 +125,7 @@ def view(file: BinaryIO, frame: int, region: list[float] | None, max_pixels: int
         if shown.width * shown.height > _MAX_PIXELS:  # a frame may be larger than the first
             raise Unreadable(f"Page {frame} has {shown.width} × {shown.height} pixels; that is not opened.")
         if region is not None:
+            shown = _upright(shown)
             x0, y0, x1, y1 = region
             left, upper = int(x0 * shown.width), int(y0 * shown.height)
             right, lower = math.ceil(x1 * shown.width), math.ceil(y1 * shown.height)
@@ -250,6 +252,16 @@ def _frame(image: Any, at: int) -> Any:
     return image
 
 
+def _upright(image: Any) -> Any:
+    """The image as a viewer shows it: a camera held sideways only notes in the EXIF data how to turn its pictures."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, ValueError, SyntaxError, KeyError, TypeError, struct.error):
+        return image  # its EXIF data is damaged; the picture need not be
+
+
 def _jpeg(image: Any, max_pixels: int) -> tuple[bytes, int, int]:
     """The image as JPEG of at most `max_pixels`, its width and its height."""
     scale = min(1.0, (max_pixels / (image.width * image.height)) ** 0.5)
@@ -257,6 +269,7 @@ def _jpeg(image: Any, max_pixels: int) -> tuple[bytes, int, int]:
     image.draft("RGB", size)  # a JPEG is then decoded small
     picture = image.convert("RGBA") if image.mode in ("P", "LA", "PA", "RGBA") else image.convert("RGB")
     picture.thumbnail(size)
+    picture = _upright(picture)
     if picture.mode == "RGBA":
         from PIL import Image
 
