@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,34 @@ def test_an_unreadable_pdf_and_broken_servers_do_not_stop_a_run(memento: Memento
     assert "! The garbage server is not available: Connection closed" in done.stderr
     assert "broken.pdf" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_only_what_nobody_says_otherwise_is_logged_of_a_forgotten_failure() -> None:
+    program = """
+import asyncio, gc
+from memento import cli
+
+async def forget(error):
+    asyncio.get_running_loop().create_future().set_exception(error)
+    gc.collect()
+
+def app():
+    asyncio.run(forget(BrokenPipeError("the server is gone")))
+    asyncio.run(forget(ValueError("a mistake of ours")))
+
+cli.app = app
+cli.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "a mistake of ours" in done.stderr
+    assert "the server is gone" not in done.stderr
 
 
 def test_doctor_checks_what_is_used_and_names_each_fix(memento: Memento) -> None:

@@ -307,7 +307,16 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     for noisy in ("mcp", "mcp.client.stdio", "httpx2", "openai", "uvicorn.error"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_tells_something_new)
     app()
+
+
+def _tells_something_new(record: logging.LogRecord) -> bool:
+    """False for a server's closed standard input: the run says in one line that the server is gone.
+
+    Older versions of asyncio (Python 3.11.2) log it, with a traceback, unless somebody waited for that pipe to close.
+    """
+    return not (record.exc_info and isinstance(record.exc_info[1], BrokenPipeError | ConnectionResetError))
 
 
 def _run(body: Callable[..., Coroutine[Any, Any, int | None]], *args: Any, kept: Callable[[], str] = str) -> None:
