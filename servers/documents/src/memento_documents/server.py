@@ -26,9 +26,9 @@ from memento_documents.library import Library
 from memento_documents.marked_text import MarkedText, chosen_sections, place
 from memento_documents.media_tools import add_media_tools
 from memento_documents.models import Endpoint, Models
+from memento_documents.page_tools import add_page_tools
 from memento_documents.passages import Hit, find_passages
 from memento_documents.pdf_layout import is_installed as layout_is_installed
-from memento_documents.pdf_tools import add_pdf_tools
 from memento_documents.reading import Document, Section
 from memento_documents.text_format import TextFormat
 from memento_kit import (
@@ -370,7 +370,7 @@ def build_server(
         note = f"{len(result.rows)}{of_all} rows.{going_on(result.next_cursor)}"
         return untrusted_result(result, text=_rows_as_text(result), source=source, note=note)
 
-    add_pdf_tools(server, max_chars=settings.max_chars, max_pixels=int(settings.max_megapixels * 1_000_000))
+    add_page_tools(server, max_chars=settings.max_chars, max_pixels=int(settings.max_megapixels * 1_000_000))
 
     return server
 

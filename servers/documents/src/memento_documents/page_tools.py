@@ -13,7 +13,7 @@ from memento_documents.library import Library
 from memento_documents.marked_text import place
 from memento_kit import Server, untrusted_result
 
-__all__ = ["ExtractedTables", "PageView", "add_pdf_tools"]
+__all__ = ["ExtractedTables", "PageView", "add_page_tools"]
 
 
 class ExtractedTable(BaseModel):
@@ -54,7 +54,7 @@ class PageView(BaseModel):
     height: int
 
 
-def add_pdf_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -> None:
+def add_page_tools(server: Server[Library], *, max_chars: int, max_pixels: int) -> None:
     """Register `extract_tables` and `view_page`."""
     read_only = ToolAnnotations(read_only_hint=True, open_world_hint=False)
     source_field = Field(min_length=1, max_length=4_000, description="Path, as for read_document")
