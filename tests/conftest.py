@@ -1,6 +1,7 @@
 """What all tests share: one async backend, a MEMENTO_HOME of their own, live tests off unless asked for."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -14,6 +15,11 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("memento")
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and every child would inherit that: the tests that
+# interrupt a command mean one in the foreground.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
