@@ -36,7 +36,7 @@ def test_forgetting_what_is_gone_from_one_folder_leaves_its_namesakes_alone(tmp_
     paths = ["/lib/a.txt", "/lib-private/a.txt", "/lib2/a.txt", "/lib.txt", "/li/a.txt"]
     index.store([read_file(path, "word") for path in paths])
     assert index.outdated(Scan(), [Path("/lib")], reader=None) == {}
-    assert [index.count([Path(path)]) for path in paths] == [0, 1, 1, 1, 1]
+    assert [index.overview([Path(path)])[0] for path in paths] == [0, 1, 1, 1, 1]
 
 
 def test_a_hit_beyond_the_words_of_its_file_is_never_returned_for_another_folder(tmp_path: Path) -> None:
@@ -79,4 +79,9 @@ def test_in_a_large_index_a_telling_word_decides_and_common_words_alone_still_fi
     index.store([read_file("/lib/x.txt", "a boat with a lateen rig"), read_file("/lib/y.txt", "lateen")])
     found = index.search("boat in the bay with lateen rig", roots=[Path("/lib")], limit=10)
     assert ([hit.path for hit in found.hits], found.total) == (["/lib/x.txt", "/lib/y.txt"], 2)
-    assert index.search("boat bay", roots=[Path("/lib")], limit=10).total == 6000
+    assert index.search("boat bay", roots=[Path("/lib")], limit=10).total == 6001
+    index.store([read_file("/lib/z.txt", "bay")])
+    assert index.search("lateen bay", roots=[Path("/lib")], limit=10).total == 2
+    index.store(read_file(f"/lib/lateen {number}.txt", "lateen") for number in range(7000))
+    again = index.search("lateen bay rig", roots=[Path("/lib")], limit=10)
+    assert (again.hits[0].path, again.total) == ("/lib/x.txt", 1)

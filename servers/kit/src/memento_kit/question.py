@@ -31,14 +31,15 @@ _UNSPACED = re.compile(
 )
 
 
-def match_query(question: str, *, telling: Collection[str] = ()) -> str | None:
+def match_query(question: str, *, telling: Collection[str] = (), left_out: Collection[str] = ()) -> str | None:
     """Return an FTS5 expression that finds what any word of `question` finds, or `None` if it has no word.
 
     Words in double quotes must stand in the text just so. Everything is quoted, so nothing a person or a model
     types is ever read as query syntax. If some of the `terms` are named as `telling`, one of these must occur;
-    the others still count for the ranking.
+    the others still count for the ranking, except those `left_out`.
     """
     words, phrases = terms(question)
+    words = [word for word in words if word not in left_out]
     if not words and not phrases:
         return None
     anywhere = " OR ".join([*phrases, *words])

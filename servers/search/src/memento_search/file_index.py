@@ -8,11 +8,12 @@ joined by OR without stop words, ordered by the built-in `rank`: build 1.5 s, p9
 """
 
 import hashlib
+import itertools
 import logging
 import os
 import re
 import sqlite3
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +36,11 @@ _ID_BITS = 20
 """A passage's id is its file's id and its number in the file, so that filters by file need no join."""
 _SNIPPET_CHARS = 420
 _MANY_PASSAGES = 5000
-"""Below this many matches the ranking takes a few milliseconds, whatever the words."""
-_COMMON = 0.05
-"""A word in a larger share of the matching passages tells little about which one is meant."""
+"""In a smaller index the ranking takes a few milliseconds, whatever the words."""
+_ENOUGH_PASSAGES = 2500
+"""In a larger one only passages with the rarest words of a question are ranked: so many words as find no more."""
+_MANY_WORDS = 20_000
+"""So many words' counts are kept at most: about 2 MB."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS file (
@@ -105,6 +108,7 @@ class FileIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file = folder / f"files-{_FORMAT}.sqlite3"
+        self._held: tuple[int, dict[str, int]] = (-1, {})
 
     def version(self) -> int:
         """A number that is another one whenever anybody has changed the index."""
@@ -185,21 +189,13 @@ class FileIndex:
                     ),
                 )
 
-    def problems(self, roots: Iterable[Path]) -> dict[str, str]:
-        """Return the files under `roots` that could not be read, with the reason."""
-        with self._connection() as db:
-            found: dict[str, str] = {}
-            for root in roots:
-                where, values = _under(root)
-                rows = db.execute(f"SELECT path, problem FROM file WHERE problem IS NOT NULL AND {where}", values)
-                found.update(rows.fetchall())
-            return found
-
-    def count(self, roots: Iterable[Path], kinds: Sequence[str] = ()) -> int:
-        """Return how many files with text are indexed under `roots`."""
+    def overview(self, roots: Iterable[Path], kinds: Sequence[str] = ()) -> tuple[int, dict[str, str]]:
+        """Return how many files under `roots` are indexed with text, and why each of the others could not be read."""
         where, values = _restriction(roots, kinds)
         with self._connection() as db:
-            return db.execute(f"SELECT count(*) FROM file WHERE problem IS NULL AND {where}", values).fetchone()[0]
+            files = db.execute(f"SELECT count(*) FROM file WHERE problem IS NULL AND {where}", values).fetchone()[0]
+            rows = db.execute(f"SELECT path, problem FROM file WHERE problem IS NOT NULL AND {where}", values)
+            return files, dict(rows.fetchall())
 
     def search(
         self, question: str, *, roots: Iterable[Path], kinds: Sequence[str] = (), limit: int, offset: int = 0
@@ -215,16 +211,21 @@ class FileIndex:
             inside = "" if everything else f" AND (rowid >> {_ID_BITS}) IN (SELECT id FROM file WHERE {where})"
             bound = [] if everything else values
 
-            def count(expression: str) -> int:
-                matching = f"SELECT count(*) FROM words WHERE words MATCH ?{inside}"
-                return db.execute(matching, [expression, *bound]).fetchone()[0]
+            def count(expression: str, most: int = -1) -> int:
+                matching = f"SELECT 1 FROM words WHERE words MATCH ?{inside} LIMIT ?"
+                return db.execute(f"SELECT count(*) FROM ({matching})", [expression, *bound, most]).fetchone()[0]
 
-            passages = {word: count(word) for word in terms(question)[0]}
-            matching = max(passages.values(), default=0)  # at least so many: that spares a count of all
-            if matching <= _MANY_PASSAGES:
-                matching = count(query)
-            if matching > _MANY_PASSAGES:
-                query = _narrowed(question, matching, passages) or query
+            # FTS5 keeps a short row for each passage here: far less to go through than the passages themselves.
+            passages = db.execute("SELECT count(*) FROM words_docsize").fetchone()[0]
+            if passages > _MANY_PASSAGES:
+                held = self._held_at(db) if everything else {}
+
+                def held_by(word: str) -> int:
+                    if word not in held:
+                        held[word] = count(word, passages // 2 + 1)
+                    return held[word]
+
+                query = _narrowed(question, passages, held_by) or query
             # `ORDER BY rank` sorts inside FTS5, so only the winners are highlighted.
             best = db.execute(
                 f"SELECT rowid, highlight(words, 1, '{_MARK_ON}', '{_MARK_OFF}') FROM words "
@@ -232,6 +233,15 @@ class FileIndex:
                 [query, *bound, limit, offset],
             ).fetchall()
             return Hits([_hit(db, rowid, marked) for rowid, marked in best], count(query))
+
+    def _held_at(self, db: sqlite3.Connection) -> dict[str, int]:
+        """How many passages hold a word, as far as was asked before in this version: common words are asked often."""
+        version = db.execute("SELECT version FROM state").fetchone()[0]
+        known, held = self._held
+        if known != version or len(held) > _MANY_WORDS:
+            held = {}
+            self._held = (version, held)
+        return held
 
     @contextmanager
     def _connection(self) -> Generator[sqlite3.Connection]:
@@ -318,10 +328,13 @@ def _forget(db: sqlite3.Connection, path: str) -> None:
 
 
 def _under(root: Path) -> tuple[str, list[str]]:
-    """An SQL condition on `path`: the file `root` itself, or anything inside the folder `root`."""
+    """An SQL condition on `path`: the file `root` itself, or anything inside the folder `root`.
+
+    One range first, so that an index serves it: names as `root-2` are between a folder and what is in it.
+    """
     inside = str(root).rstrip(os.sep) + os.sep
     after = inside[:-1] + chr(ord(inside[-1]) + 1)
-    return "(path = ? OR (path >= ? AND path < ?))", [str(root), inside, after]
+    return "(path >= ? AND path < ? AND (path = ? OR path >= ?))", [str(root), after, str(root), inside]
 
 
 def _restriction(roots: Iterable[Path], kinds: Sequence[str]) -> tuple[str, list[str]]:
@@ -334,18 +347,23 @@ def _restriction(roots: Iterable[Path], kinds: Sequence[str]) -> tuple[str, list
     return where, values
 
 
-def _narrowed(question: str, matching: int, passages: Mapping[str, int]) -> str | None:
+def _narrowed(question: str, passages: int, held_by: Callable[[str], int]) -> str | None:
     """Ask for a word that is not nearly everywhere: ranking every passage that holds a common word is what takes time.
 
-    `passages` says how many hold each word. Measured on 100,000 passages of Zipf-distributed words, 300 questions of
-    six words out of one passage: p95 128 CPU-ms without and 33 with it; that passage among the first ten in 99.3 % and
-    98.7 %.
+    `held_by` says how many of `passages` hold a word; past the half it may stop counting. A word that more than half
+    hold is not asked for at all beside others: BM25 gives it no weight, and yet FTS5 reads the whole list of its
+    places more than once. Figures: docs/log.md, 2026-11-26.
     """
-    held = {word: found for word, found in passages.items() if found}
-    telling = [word for word, found in held.items() if found <= _COMMON * matching]
-    if not telling and held:
-        telling = [min(held, key=held.__getitem__)]
-    return match_query(question, telling=telling) if len(telling) < len(passages) else None
+    held = {word: found for word in terms(question)[0] if (found := held_by(word))}
+    weighty = {word: found for word, found in held.items() if found <= passages // 2}
+    if not weighty:
+        return None
+    rarest = sorted(weighty, key=weighty.__getitem__)
+    together = itertools.accumulate(weighty[word] for word in rarest)
+    telling = [word for word, so_far in zip(rarest, together, strict=True) if so_far <= _ENOUGH_PASSAGES] or rarest[:1]
+    return match_query(
+        question, telling=telling if len(telling) < len(weighty) else (), left_out=held.keys() - weighty.keys()
+    )
 
 
 _MARK_ON, _MARK_OFF = "\x02", "\x03"

@@ -127,8 +127,7 @@ class FileSearch:
         """
         scan, pending = await self._refresh(roots, progress)
         hits, warning = await self._ranked(question, roots, kinds, limit, offset)
-        count = await to_thread.run_sync(self._index.count, roots, kinds)
-        problems = await to_thread.run_sync(self._index.problems, roots)
+        count, problems = await to_thread.run_sync(self._index.overview, roots, kinds)
         left_out = {
             path: why for path, why in {**scan.left_out, **problems}.items() if not kinds or file_kind(path) in kinds
         }
