@@ -1,7 +1,7 @@
 """What the sandbox costs beside a bare interpreter and its peers, and which attacks each level stops.
 
     .venv/bin/python -m benchmarks.code [--rounds 7] [--json] [--peers PYTHON] [--srt PATH] [--analysis PYTHON]
-    .venv/bin/python -m benchmarks.code --escapes [--json]
+    .venv/bin/python -m benchmarks.code --escapes [--levels LEVEL …] [--json]
 
 Each round takes every measure once, in turn; the first round warms the caches and is thrown away. Reported are medians,
 and the medians of the ratios to the bare interpreter (`python -c pass`) and to a Jupyter kernel's new session in the
@@ -10,8 +10,8 @@ same round. New sessions are taken through `Sessions`, as the server does: *as s
 any of ipykernel with jupyter_client (without isolation), pydantic-monty and sandlock; `--srt` the command of
 Anthropic's sandbox-runtime; `--analysis` a Python with matplotlib, for the round trip of a figure. A peer that is
 missing or fails is named with the reason. `--escapes` measures nothing, and runs the attacks of
-`tests/support/escapes.py` at each level that holds here: as whoever runs this and, when that is root, once more as a
-user without privileges.
+`tests/support/escapes.py` at each level that holds here, or at those named: as whoever runs this and, when that is
+root, once more as a user without privileges.
 """
 
 import argparse
@@ -50,6 +50,7 @@ def main() -> None:
     options.add_argument("--srt", help="the command of sandbox-runtime")
     options.add_argument("--analysis", type=Path, help="a Python that has matplotlib")
     options.add_argument("--escapes", action="store_true", help="run the attacks, and measure nothing")
+    options.add_argument("--levels", nargs="+", default=ATTACKED, choices=ATTACKED, help="which to attack")
     chosen = options.parse_args()
     anyio.run(_escapes if chosen.escapes else _benchmark, chosen)
 
@@ -57,11 +58,11 @@ def main() -> None:
 async def _escapes(chosen: argparse.Namespace) -> None:
     user = "root" if os.getuid() == 0 else f"user {os.getuid()}"
     tried: dict[str, Any] = {user: {}}
-    for level, sandbox in (await _levels(ATTACKED)).items():
+    for level, sandbox in (await _levels(chosen.levels)).items():
         print(f"attacking {level} as {user} …", file=sys.stderr, flush=True)
         tried[user][level] = await attack_all(sandbox)
     if os.getuid() == 0:
-        tried["without privileges"] = as_unprivileged_user()
+        tried["without privileges"] = as_unprivileged_user(chosen.levels)
     if chosen.json:
         print(json.dumps({"escapes": tried}))
     else:

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ async def attack_all(sandbox: Sandbox) -> dict[str, Tried]:
     return {"escapes": system, "protocol attacks": protocol}
 
 
-def as_unprivileged_user() -> dict[str, dict[str, Tried]] | str:
+def as_unprivileged_user(levels: Sequence[str]) -> dict[str, dict[str, Tried]] | str:
     """Run the attacks once more as a user without privileges; returns them by level, or why that cannot be done."""
     if os.getuid() != 0:
         return "only root can become another user; this run was without privileges already"
@@ -66,7 +66,7 @@ def as_unprivileged_user() -> dict[str, dict[str, Tried]] | str:
         return f"neither {os.path.realpath(sys.executable)} nor a system's Python of its version is open to other users"
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     done = subprocess.run(
-        [*_BECOME, python, "-B", "-c", _AS_MODULE, packages, "--escapes", "--json"],
+        [*_BECOME, python, "-B", "-c", _AS_MODULE, packages, "--escapes", "--json", "--levels", *levels],
         cwd=ROOT,
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"},
         stdout=subprocess.PIPE,

@@ -4,7 +4,7 @@ import base64
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -84,6 +84,38 @@ async def test_a_long_request_gets_in_while_the_session_prints_without_end() -> 
         ran = await session.ask({"do": "write_file", "arguments": ["long", given]}, timeout_seconds=30)
         assert (ran.file, ran.lost, ran.interrupted) == ({"bytes": 4 << 20}, None, None)
         assert (await session.run("2 + 2", timeout_seconds=30)).value == "4"
+
+
+@pytest.mark.usefixtures("through_two_streams")
+async def test_memory_of_all_processes_is_watched_where_the_host_cannot_see_them() -> None:
+    """In a container: its supervisor watches. Six processes of 80 MiB, of which each alone is allowed."""
+    limits = Limits(1 << 30, 300 << 20, 48, 256, 64 << 20, 256 << 20, 600)
+    children = """
+import os, time
+for _ in range(6):
+    if os.fork() == 0:
+        held = b"x" * (80 << 20)
+        time.sleep(60)
+        os._exit(0)
+time.sleep(60)
+"""
+    sandbox = await find_sandbox(limits, wanted="landlock", allow_none=False)
+    async with await sandbox.start(max_value_chars=1_000, output_bytes=1_000) as session:
+        ran = await session.run(children, timeout_seconds=30)
+    assert ran.lost == "its processes used more than 300 MiB of memory together"
+
+
+async def test_an_engine_that_does_not_work_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(name: str) -> None:
+        return None
+
+    monkeypatch.setattr("memento_code.sandbox.shutil.which", nowhere)
+    for engine, advice in {"podman": "Install podman", "docker": "Install docker or start its daemon"}.items():
+        with pytest.raises(NoSandbox) as caught:
+            await find_sandbox(LIMITS, wanted=cast(Engine, engine), allow_none=False)
+        assert f"({engine}: {engine} is not installed). {advice}" in str(caught.value)
+        assert "or leave MEMENTO_CODE_ISOLATION out" in str(caught.value)
+        assert "bubblewrap" not in str(caught.value)
 
 
 async def test_e2b_keeps_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,18 @@ import resource
 import select
 import signal
 import struct
+import time
 from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # `typing` would take a tenth of a session's start
     from typing import Any
 
-__all__ = ["confine", "landlock_abi", "restrict_files", "supervise"]
+__all__ = ["OVER_MEMORY", "confine", "landlock_abi", "restrict_files", "supervise", "tree_memory_bytes"]
+
+OVER_MEMORY = 71
+"""Exit code of a supervisor that found its session using too much memory (EX_OSERR)."""
+_WATCH_SECONDS = 0.1
 
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_CHILD_SUBREAPER = 36
@@ -68,12 +73,13 @@ def landlock_abi() -> int:
     return max(0, int(_libc.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1))))
 
 
-def supervise(life: int | None, relay: Any = None) -> None:
+def supervise(life: int | None, relay: Any = None, total_memory_bytes: int = 0) -> None:
     """Fork: the child returns and goes on; the parent stays as the one that cleans up, and never returns.
 
     Where there is no process namespace, a daemon of the sandbox would outlive it. As a subreaper the parent inherits
     such orphans; when the child ends, or the other end of the pipe `life` closes, it kills every descendant and leaves.
-    In a container there is no such pipe but a `relay` (`relay.py`), which sees as well when the host is gone.
+    In a container there is no such pipe but a `relay` (`relay.py`), which sees as well when the host is gone; and since
+    the host sees no process in there, the memory of all of them is watched here.
     """
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     # Blocked from before the fork until the handler is there, so that no end of a child is missed.
@@ -92,7 +98,7 @@ def supervise(life: int | None, relay: Any = None) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         if relay is not None:
             relay.begin()
-        code = _wait_for_the_end(child, woken, life, relay)
+        code = _wait_for_the_end(child, woken, life, relay, total_memory_bytes)
         _kill_descendants()
         if relay is not None:
             relay.finish()
@@ -104,11 +110,16 @@ def _nothing(_signal: int, _frame: object) -> None:
     pass
 
 
-def _wait_for_the_end(child: int, woken: int, life: int | None, relay: Any) -> int:
+def _wait_for_the_end(child: int, woken: int, life: int | None, relay: Any, total_memory_bytes: int) -> int:
     """Until the host is gone or the child ends; returns the exit code to leave with (128 + signal, as shells do)."""
+    watched_at = 0.0
     while True:
         reading, writing = _waits_for(life, relay)
-        readable, writable, _ = select.select([woken, *reading], writing, [])
+        readable, writable, _ = select.select([woken, *reading], writing, [], None if relay is None else _WATCH_SECONDS)
+        if relay is not None and time.monotonic() - watched_at > _WATCH_SECONDS:
+            watched_at = time.monotonic()
+            if tree_memory_bytes(child) > total_memory_bytes:
+                return OVER_MEMORY
         if life in readable or (relay is not None and not relay.step(readable, writable)):
             return 1
         if woken not in readable:
@@ -163,6 +174,27 @@ def _descendants(root: int) -> set[int]:
         grown = {pid for pid, parent in parents.items() if parent in grown} - found
         found |= grown
     return found
+
+
+def tree_memory_bytes(root: int) -> int:
+    """Private memory of `root` and all below it. Pages that forks still share count once per process."""
+    pages = 0
+    waiting = [str(root)]
+    while waiting:
+        pid = waiting.pop()
+        try:
+            resident, shared = _words(f"/proc/{pid}/statm")[1:3]
+            pages += int(resident) - int(shared)
+            for task in os.listdir(f"/proc/{pid}/task"):
+                waiting += _words(f"/proc/{pid}/task/{task}/children")
+        except (OSError, ValueError):
+            continue  # it has just ended
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _words(path: str) -> list[str]:
+    with open(path, encoding="ascii") as file:
+        return file.read().split()
 
 
 def _prctl(option: int, value: int) -> None:

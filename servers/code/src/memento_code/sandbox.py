@@ -71,7 +71,7 @@ confine, worker, rendering, folder = map(load, ('confine', 'worker', 'rendering'
 config = boot['config']
 relay = load('relay').Relay() if config['relayed'] else None
 if relay is not None or config['life'] is not None:
-    confine.supervise(config['life'], relay)
+    confine.supervise(config['life'], relay, config['total_memory_bytes'])
 if relay is not None:
     ends = relay.enter()
     requests, events, config['keep_descriptors'] = os.fdopen(ends[0], 'rb'), ends[1], list(ends)
@@ -84,6 +84,14 @@ worker.serve(requests, events, config, rendering, folder)
 has to be readable inside the sandbox."""
 _INSIDE = ("confine", "worker", "rendering", "folder", "relay")
 _ENGINES: tuple[Engine, ...] = ("podman", "docker")
+_MENDS: dict[Level, str] = {
+    "namespace": "Install bubblewrap (apt install bubblewrap)",
+    "landlock": "Use Linux 6.12 or newer with Landlock",
+    "podman": "Install podman (apt install podman) or mend what it complains of",
+    "docker": "Install docker or start its daemon (systemctl start docker)",
+    "none": "Set MEMENTO_CODE_ALLOW_UNSANDBOXED=true",
+}
+"""What an operator can do to have a level."""
 
 
 class NoSandbox(Exception):
@@ -138,6 +146,7 @@ class Sandbox:
         inside = str(folder or WORK)
         config: dict[str, Any] = {
             "limits": self._resource_limits(user_id),
+            "total_memory_bytes": self.limits.total_memory_bytes,
             "nice": 5,
             "user_id": user_id,
             "filter": self.level != "none",
@@ -288,8 +297,13 @@ async def find_sandbox(
         rejected[level] = "; ".join(reasons)
         logger.warning("isolation level %s does not hold here: %s", level, rejected[level])
     tried = "; ".join(f"{level}: {reason}" for level, reason in rejected.items())
+    if wanted is not None:
+        raise NoSandbox(
+            f"the isolation asked for does not hold on this machine ({tried}). {_MENDS[wanted]}, "
+            "or leave MEMENTO_CODE_ISOLATION out for the strongest level that holds"
+        )
     raise NoSandbox(
-        f"no isolation holds on this machine ({tried}). Install bubblewrap (apt install bubblewrap), "
+        f"no isolation holds on this machine ({tried}). {_MENDS['namespace']}, "
         "or set MEMENTO_CODE_ALLOW_UNSANDBOXED=true to run code with no isolation at all"
     )
 

@@ -20,6 +20,7 @@ import anyio
 from anyio.to_thread import run_sync
 from pydantic_core import from_json
 
+from memento_code.confine import OVER_MEMORY, tree_memory_bytes
 from memento_code.container import EngineCommand
 from memento_code.execution import Execution, Outcome, OutputSink
 
@@ -202,9 +203,11 @@ class Session:
 
     async def enforce_memory(self) -> None:
         """End the session when its processes together use too much: the kernel only limits each of them."""
+        if self.ended is not None or self._engine is not None:  # in there its supervisor watches
+            return
         assert self._process is not None
-        if self.ended is None and await run_sync(_tree_memory_bytes, self._process.pid) > self._memory_bytes:
-            await self.end(f"its processes used more than {self._memory_bytes >> 20} MiB of memory together")
+        if await run_sync(tree_memory_bytes, self._process.pid) > self._memory_bytes:
+            await self.end(self._over_memory())
 
     async def enforce_folder(self) -> None:
         """End the session when its folder on the host has grown too large; inside a namespace the kernel sees to it."""
@@ -212,6 +215,9 @@ class Session:
             return
         if await run_sync(_folder_bytes, self._folder, self._folder_limit_bytes) > self._folder_limit_bytes:
             await self.end(f"its folder grew over {self._folder_limit_bytes >> 20} MiB")
+
+    def _over_memory(self) -> str:
+        return f"its processes used more than {self._memory_bytes >> 20} MiB of memory together"
 
     def _close_pipes(self) -> None:
         assert self._process is not None
@@ -406,6 +412,8 @@ class Session:
         assert self._process is not None
         await _gone(self._process, _END_GRACE_SECONDS)
         code = self._process.returncode
+        if self._engine is not None and code == OVER_MEMORY:
+            return self._over_memory()
         if code is not None and code > 128:
             code = 128 - code
         if code is not None and code < 0:
@@ -428,23 +436,6 @@ async def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _tree_memory_bytes(root: int) -> int:
-    """Private memory of `root` and all below it. Pages that forks still share count once per process."""
-    pages = 0
-    waiting = [root]
-    while waiting:
-        pid = waiting.pop()
-        try:
-            resident, shared = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1:3]
-            pages += int(resident) - int(shared)
-            for task in os.listdir(f"/proc/{pid}/task"):
-                children = Path(f"/proc/{pid}/task/{task}/children").read_text(encoding="ascii")
-                waiting += [int(child) for child in children.split()]
-        except (OSError, ValueError):
-            continue  # it has just ended
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _folder_bytes(folder: Path, enough: int) -> int:
