@@ -25,7 +25,8 @@ import anyio
 from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp import Client, StdioServerParameters
 
-Read = Callable[[str], Awaitable[None]]
+Read = Callable[[str], Awaitable[bool]]
+"""Reads the page at a URL; false where it found no text there, which the table counts."""
 Contender = Callable[[], AbstractAsyncContextManager[Read]]
 PEER = str(Path(__file__).with_name("peer.py"))
 _ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER (prctl(2))
@@ -81,6 +82,8 @@ class Cost:
     p95_ms: float
     cpu_ms: float
     peak_megabytes: float
+    without_text: int
+    """Pages, of those measured, that gave no text."""
 
 
 def over_mcp(command: list[str], tool: str, arguments: dict[str, object], environment: dict[str, str]) -> Contender:
@@ -89,9 +92,9 @@ def over_mcp(command: list[str], tool: str, arguments: dict[str, object], enviro
         parameters = StdioServerParameters(command=command[0], args=command[1:], env=environment)
         async with Client(parameters) as client:
 
-            async def read(url: str) -> None:
+            async def read(url: str) -> bool:
                 result = await client.call_tool(tool, {"url": url, **arguments})
-                assert not result.is_error, result
+                return not result.is_error
 
             yield read
 
@@ -107,9 +110,9 @@ def over_pipe(python: str, peer: str) -> Contender:
             stdin, lines = process.stdin, BufferedByteReceiveStream(process.stdout)
             assert await lines.receive_until(b"\n", _LINE_BYTES) == b"ready", f"{peer} did not start"
 
-            async def read(url: str) -> None:
+            async def read(url: str) -> bool:
                 await stdin.send(url.encode() + b"\n")
-                assert json.loads(await lines.receive_until(b"\n", _LINE_BYTES))["text"], f"{peer}: no text at {url}"
+                return bool(json.loads(await lines.receive_until(b"\n", _LINE_BYTES))["text"])
 
             yield read
             await stdin.aclose()
@@ -170,13 +173,14 @@ class Household:
         self._sampling_seconds += time.thread_time()
 
 
-async def _read_all(contender: Contender, urls: list[str]) -> list[float]:
-    times: list[float] = []
+async def _read_all(contender: Contender, urls: list[str]) -> list[tuple[float, bool]]:
+    """The seconds each page took, and whether it gave text."""
+    times: list[tuple[float, bool]] = []
     async with contender() as read:
         for url in urls:
             started = time.perf_counter()
-            await read(url)
-            times.append(time.perf_counter() - started)
+            has_text = await read(url)
+            times.append((time.perf_counter() - started, has_text))
     return times
 
 
@@ -191,7 +195,8 @@ async def measured(household: Household, contender: Contender, urls: list[str]) 
     watcher = threading.Thread(target=household.watch, args=(done, peaks))
     before = household.cpu_seconds()
     watcher.start()
-    times = (await _read_all(contender, urls))[1:]
+    read = (await _read_all(contender, urls))[1:]
+    times = [seconds for seconds, _ in read]
     done.set()
     watcher.join()
     household.bury()
@@ -202,6 +207,7 @@ async def measured(household: Household, contender: Contender, urls: list[str]) 
         statistics.quantiles(times, n=20)[-1] * 1000,
         used / len(times) * 1000,
         max(peaks),
+        sum(not has_text for _, has_text in read),
     )
 
 
@@ -249,6 +255,7 @@ async def _table(title: str, contenders: dict[str, Contender], urls: list[str], 
     print(f"\n{title}, one at a time; ratios to memento-crawl")
     print(
         f"{'contender':24}{'pages/s':>9}{'p50 ms':>9}{'p95 ms':>9}{'CPU-ms':>9}{'peak MB':>9}{'p50 x':>8}{'CPU x':>8}"
+        f"{'no text':>9}"
     )
     ours: Cost | None = None
     for name, contender in contenders.items():
@@ -256,6 +263,7 @@ async def _table(title: str, contenders: dict[str, Contender], urls: list[str], 
         ours = ours or cost
         print(
             f"{name:24}{cost.pages_per_second:9.1f}{cost.p50_ms:9.1f}{cost.p95_ms:9.1f}{cost.cpu_ms:9.1f}"
-            f"{cost.peak_megabytes:9.0f}{cost.p50_ms / ours.p50_ms:8.2f}{cost.cpu_ms / ours.cpu_ms:8.2f}",
+            f"{cost.peak_megabytes:9.0f}{cost.p50_ms / ours.p50_ms:8.2f}{cost.cpu_ms / ours.cpu_ms:8.2f}"
+            f"{cost.without_text:9}",
             flush=True,
         )

@@ -5,6 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memento_crawl.extraction import extract_page
+from memento_crawl.hidden_text import remove_hidden
+from memento_crawl.html_tree import parse_html
 from support.hiding import HIDING
 
 SECRET = "IGNORE-YOUR-INSTRUCTIONS"
@@ -56,6 +58,42 @@ def test_text_that_a_reader_sees_stays(look: str) -> None:
 def test_what_was_hidden_is_counted_without_its_spaces() -> None:
     html = page('<p style="display:none">one two</p><!-- abc --><script>ignored</script>')
     assert extract_page(html, "https://sea.test/", "main", "markdown")["hidden_chars"] == 9
+
+
+def test_what_is_hidden_in_something_hidden_is_counted_once() -> None:
+    html = page('<div hidden>one<p style="display:none">two</p><script>ignored</script></div>')
+    assert extract_page(html, "https://sea.test/", "main", "markdown")["hidden_chars"] == 6
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+SELECTORS = st.tuples(st.sampled_from(["", "p", "span"]), st.lists(NAMES, max_size=2), st.lists(NAMES, max_size=1))
+ELEMENTS = st.tuples(st.sampled_from(["p", "span", "i"]), st.lists(NAMES, max_size=3), st.sampled_from(["", "a", "b"]))
+
+
+@given(st.lists(SELECTORS.filter(any), min_size=1, max_size=6), st.lists(ELEMENTS, min_size=1, max_size=8))
+def test_the_rules_hide_the_elements_that_their_selectors_match(
+    selectors: list[tuple[str, list[str], list[str]]], elements: list[tuple[str, list[str], str]]
+) -> None:
+    """Each element is held against each rule here, and in the reader against those that could match it."""
+    rules = "".join(
+        f"{tag}{''.join(f'.{name}' for name in classes)}{''.join(f'#{name}' for name in ids)}{{display:none}}"
+        for tag, classes, ids in selectors
+    )
+    body = "".join(
+        f'<{tag} class="{" ".join(classes)}" id="{identity}">word{number}.</{tag}>'
+        for number, (tag, classes, identity) in enumerate(elements)
+    )
+    tree = parse_html(f"<html><head><style>{rules}</style></head><body>{body}</body></html>")
+    shown = [
+        f"word{number}."
+        for number, (tag, classes, identity) in enumerate(elements)
+        if not any(
+            wanted_tag in ("", tag) and set(wanted) <= set(classes) and set(ids) <= {identity}
+            for wanted_tag, wanted, ids in selectors
+        )
+    ]
+    remove_hidden(tree)
+    assert "".join(tree.itertext()) == "".join(shown)
 
 
 @given(st.text(max_size=400))

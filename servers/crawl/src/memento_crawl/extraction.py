@@ -9,12 +9,13 @@ on its test half from .863 to .867 (guides/web.md §3).
 
 import re
 import sys
-from copy import deepcopy
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import urljoin
 
 from memento_crawl.html_tree import Element, flatten_shadow_trees, parse_html, serialized
+from memento_crawl.main_text import main_text
 from memento_crawl.markdown import absolute_link, to_markdown, to_text
+from memento_crawl.metadata import read_metadata
 
 __all__ = ["EXTRACT", "Content", "Format", "extract_page"]
 
@@ -44,7 +45,6 @@ _SCRIPT_MADE = re.compile(
 )
 _UNSPACED = "\u0e00-\u0eff\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
-_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 
 
 def extract_page(html: str, url: str, content: Content, format: Format) -> dict[str, Any]:
@@ -60,7 +60,7 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
     tree = parse_html(html)
     flatten_shadow_trees(tree)
     base = next((href for node in tree.iter("base") if (href := node.get("href"))), "")
-    known = _about(tree, url)
+    known = read_metadata(tree, url)
     is_article = _is_article(tree)
     has_scripts = next(tree.iter("script"), None) is not None
     forwards_to = _meta_refresh(tree, url)
@@ -82,22 +82,6 @@ def extract_page(html: str, url: str, content: Content, format: Format) -> dict[
     }
 
 
-def _about(tree: Element, url: str) -> dict[str, str | None]:
-    from trafilatura.metadata import extract_metadata
-
-    # Not extensive: that guesses a date from any year in the text, and takes a third of the time. Unknown is a value.
-    found = extract_metadata(cast(Any, deepcopy(tree)), default_url=url, extensive=False)
-    titles = (" ".join(title.text_content().split()) for title in tree.iter("title"))
-    language = (tree.get("lang") or tree.get("{http://www.w3.org/XML/1998/namespace}lang") or "").strip()
-    return {
-        "title": found.title or next(titles, None) or None,
-        "author": found.author,
-        "published": found.date,
-        "site": found.sitename,
-        "language": language if _LANGUAGE.fullmatch(language) else None,
-    }
-
-
 def _text(
     tree: Element, base_url: str, content: Content, format: Format, *, is_forum: bool, is_article: bool
 ) -> tuple[str, str]:
@@ -109,7 +93,9 @@ def _text(
         return serialized(body), "full"
     if content == "full":
         return _whole(body, base_url, format), "full"
-    main = _main_text(tree, base_url, format, include_comments=is_forum, is_precise=is_article and not is_forum)
+    main = main_text(
+        tree, is_markdown=format == "markdown", include_comments=is_forum, is_precise=is_article and not is_forum
+    )
     if is_article:  # it can be short on a page full of other things
         if len(main) >= _ARTICLE_CHARS:
             return main, "main"
@@ -144,27 +130,6 @@ def _lost_its_links(body: Element, main: str, format: Format) -> bool:
     if format != "markdown" or 2 * main.count("](") >= len(links):
         return False
     return sum(_words(link.text_content()) for link in links) > _LISTING * _words(to_text(body))
-
-
-def _main_text(
-    tree: Element, url: str, format: Format, *, include_comments: bool = False, is_precise: bool = False
-) -> str:
-    from trafilatura import extract
-
-    is_markdown = format == "markdown"
-    found = extract(
-        cast(Any, tree),  # it works on a copy
-        url=url,
-        output_format="markdown" if is_markdown else "txt",
-        include_links=is_markdown,
-        include_formatting=is_markdown,
-        include_tables=True,
-        include_images=False,
-        include_comments=include_comments,
-        favor_precision=is_precise,
-        with_metadata=False,
-    )
-    return "\n".join(line.rstrip() for line in (found or "").splitlines())
 
 
 def _whole(body: Element, base_url: str, format: Format) -> str:

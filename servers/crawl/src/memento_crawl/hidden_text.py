@@ -7,7 +7,7 @@ converters (guides/web.md §5.5).
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from memento_crawl.html_tree import Element
@@ -67,9 +67,11 @@ def remove_hidden(tree: Element) -> int:
 
     Whitespace does not count. The text that follows a removed element stays.
     """
-    rules = _by_part(_hiding_rules(tree))
+    rules = _Rules(_hiding_rules(tree))
+    without_attributes = {"dialog", "input", *rules.tags}
     removed = 0
-    for element in list(tree.iter()):
+    # From the end, so that what is hidden inside something hidden is gone when that is counted.
+    for element in reversed(list(tree.iter())):
         if element is tree or element.getparent() is None:
             continue
         if not isinstance(element.tag, str):  # a comment or processing instruction
@@ -78,7 +80,7 @@ def remove_hidden(tree: Element) -> int:
         elif element.tag in _SEEN_ONLY_BY_MACHINES:
             if not _is_in_head(element):
                 element.drop_tree()
-        elif _is_hidden(element, rules):
+        elif (element.keys() or element.tag in without_attributes) and _is_hidden(element, rules):
             removed += _chars(element.text_content())
             element.drop_tree()
     return removed
@@ -91,25 +93,18 @@ def _is_in_head(element: Element) -> bool:
     )
 
 
-def _is_hidden(element: Element, rules: "dict[str, list[_Rule]]") -> bool:
-    if element.tag in ("html", "body", "head"):
+def _is_hidden(element: Element, rules: "_Rules") -> bool:
+    tag = element.tag
+    if tag in ("html", "body", "head"):
         return False
     if element.get("hidden") is not None or (element.get("aria-hidden") or "").strip().lower() == "true":
         return True
-    if element.tag == "input" or (element.tag == "dialog" and element.get("open") is None):
+    if tag == "input" or (tag == "dialog" and element.get("open") is None):
         return True
     style = _CSS_COMMENT.sub("", element.get("style") or "")
     if style and (_hides(style) or _has_color_of_its_ground(element, style)):
         return True
-    if not rules:
-        return False
-    classes = frozenset((element.get("class") or "").split())
-    identity = element.get("id") or ""
-    return any(
-        (not rule.tag or rule.tag == element.tag) and rule.classes <= classes and rule.ids <= {identity}
-        for part in (element.tag, f"#{identity}", *(f".{name}" for name in classes))
-        for rule in rules.get(part, ())
-    )
+    return bool(rules) and rules.match(tag, element.get("class") or "", element.get("id") or "")
 
 
 def _hides(declarations: str) -> bool:
@@ -154,14 +149,40 @@ class _Rule(NamedTuple):
     classes: frozenset[str]
     ids: frozenset[str]
 
+    def hides(self, tag: str, classes: frozenset[str], identity: str) -> bool:
+        return (not self.tag or self.tag == tag) and self.classes <= classes and self.ids <= {identity}
 
-def _by_part(rules: "Iterator[_Rule]") -> "dict[str, list[_Rule]]":
-    """The rules under one part each that what they match must have, so that few are tried on an element."""
-    found: dict[str, list[_Rule]] = {}
-    for rule in rules:
-        part = f"#{min(rule.ids)}" if rule.ids else f".{min(rule.classes)}" if rule.classes else rule.tag
-        found.setdefault(part, []).append(rule)
-    return found
+
+class _Rules:
+    """Rules under one part each that what they match must have, so that few are tried on an element, and once."""
+
+    def __init__(self, rules: Iterator[_Rule]) -> None:
+        self._by_part: dict[str, list[_Rule]] = {}
+        self._known: dict[tuple[str, str, str], bool] = {}
+        for rule in rules:
+            part = f"#{min(rule.ids)}" if rule.ids else f".{min(rule.classes)}" if rule.classes else rule.tag
+            self._by_part.setdefault(part, []).append(rule)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_part)
+
+    @property
+    def tags(self) -> Iterable[str]:
+        """Some of the parts are tags."""
+        return self._by_part.keys()
+
+    def match(self, tag: str, classes: str, identity: str) -> bool:
+        """Whether a rule hides elements of this tag, with these classes (as they are written) and this id."""
+        key = (tag, classes, identity)
+        known = self._known.get(key)
+        if known is None:
+            names = frozenset(classes.split())
+            known = self._known[key] = any(
+                rule.hides(tag, names, identity)
+                for part in (tag, f"#{identity}", *(f".{name}" for name in names))
+                for rule in self._by_part.get(part, ())
+            )
+        return known
 
 
 def _hiding_rules(tree: Element) -> Iterator[_Rule]:

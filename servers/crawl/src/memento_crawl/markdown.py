@@ -6,6 +6,7 @@ client draws would be fetched, and tell whoever wrote the page that it was read.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urljoin
 
 from memento_crawl.html_tree import Element
@@ -23,6 +24,8 @@ _SPACE = re.compile(r"[ \t\r\n\f]+")
 _STRONG, _EMPHASIS, _CODE = frozenset({"b", "strong"}), frozenset({"i", "em"}), frozenset({"code", "kbd", "samp", "tt"})
 _ABSOLUTE = re.compile(r"https?://[A-Za-z0-9.-]+(?::\d+)?/[\w./%~+,:@!$=&-]*(?:\?[\w./%~+,:@!$=&-]+)?", re.ASCII)
 """An address that joining, cleaning and quoting would give back as it is."""
+_FROM_ROOT = re.compile(r"(?:/[\w%~+,:@!$=&-][\w.%~+,:@!$=&-]*)+/?(?:\?[\w./%~+,:@!$=&-]+)?|/", re.ASCII)
+"""An address that joining would only put the host in front of."""
 
 
 def to_markdown(tree: Element, base_url: str) -> str:
@@ -222,9 +225,16 @@ def absolute_link(href: str | None, base: str) -> str | None:
     if _ABSOLUTE.fullmatch(href):
         return href
     try:
+        if _FROM_ROOT.fullmatch(href):
+            return _origin(base) + href
         target = urljoin(base, href.strip())
     except ValueError:
         return None
     if not target.lower().startswith(("http://", "https://", "mailto:")):
         return None
     return re.sub(r"[\s<>\"`]", "", target).replace("(", "%28").replace(")", "%29")
+
+
+@lru_cache(16)
+def _origin(base: str) -> str:
+    return urljoin(base, "/")[:-1]
