@@ -26,7 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from mcp import Client, StdioServerParameters, stdio_client
@@ -43,6 +43,7 @@ RUNNER = Path(__file__).with_name("runner.py")
 PEERS = ("liteparse", "kreuzberg", "xberg", "pypdfium2", "markitdown")
 SLOW_PEERS = ("pymupdf4llm",)
 KINDS = ("tagged", "untagged")
+_Name = TypeVar("_Name")
 LIMITS = Limits(memory_bytes=3 << 30, cpu_seconds=300, wall_seconds=300, answer_bytes=256 << 20)
 
 
@@ -108,7 +109,7 @@ def _run_set(tools: list[str], paths: list[Path], truths: dict[str, Truth], chos
     paths = [path for path in paths if pages[str(path)]]
     found: dict[str, Figures] = {}
     for tool in tools:
-        said = _run_tool(tool, paths, chosen)
+        said = run_tool(tool, paths, chosen)
         if said is None:
             continue
         read = {path: (text, cpu) for path, (text, cpu) in said["files"].items() if text is not None}
@@ -120,12 +121,12 @@ def _run_set(tools: list[str], paths: list[Path], truths: dict[str, Truth], chos
         )
         if truths:
             texts = {path: (read[str(path)][0] if str(path) in read else "") for path in paths}
-            _score(figures, {path.name: text for path, text in texts.items()}, truths)
+            score(figures, {path.name: text for path, text in texts.items()}, truths)
         found[tool] = figures
     return found
 
 
-def _run_tool(tool: str, paths: list[Path], chosen: Any) -> dict[str, Any] | None:
+def run_tool(tool: str, paths: list[Path], chosen: Any) -> dict[str, Any] | None:
     """What `runner` prints of one tool on these files, or None where it does not run."""
     python = sys.executable if tool.startswith("memento") else chosen.peers
     rounds = "1" if tool in ("markitdown", *SLOW_PEERS) else str(chosen.rounds)
@@ -139,7 +140,7 @@ def _run_tool(tool: str, paths: list[Path], chosen: Any) -> dict[str, Any] | Non
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _score(figures: Figures, texts: dict[str, str], truths: dict[str, Truth]) -> None:
+def score(figures: Figures, texts: dict[_Name, str], truths: dict[_Name, Truth]) -> None:
     """A document that failed scores nothing; headings and tables count where the truth has some."""
     figures.words = statistics.mean(word_order(texts[name], truth) for name, truth in truths.items())
     figures.headings = statistics.mean(headings(texts[name], truth) for name, truth in truths.items())
@@ -378,7 +379,7 @@ def _office(chosen: Any, say: Any) -> dict[str, dict[str, Figures]]:
         found[suffix] = {}
         for tool in ("memento files", *(OFFICE_PEERS if chosen.peers else ())):
             paths = [chosen.samples / "office" / suffix / name for name in of_format]
-            said = _run_tool(tool, paths, chosen)
+            said = run_tool(tool, paths, chosen)
             if said is None:
                 continue
             figures = Figures(
@@ -386,16 +387,16 @@ def _office(chosen: Any, say: Any) -> dict[str, dict[str, Figures]]:
                 said["peak_bytes"] / 1e6,
                 failed=sum(text is None for text, _ in said["files"].values()),
             )
-            _score(figures, {path.name: said["files"][str(path)][0] or "" for path in paths}, of_format)
+            score(figures, {path.name: said["files"][str(path)][0] or "" for path in paths}, of_format)
             found[suffix][tool] = figures
-            scores = (figures.words, figures.headings, figures.tables, _overall(figures))
+            scores = (figures.words, figures.headings, figures.tables, overall(figures))
             shown = " ".join(f"{'-' if score is None else f'{score:.3f}':>6}" for score in scores)
             cost = f"{figures.ms_per_page:8.2f} {figures.peak_megabytes:8.0f}"
             say(f"{suffix:6} {tool:14} {cost} {shown} {figures.failed:6}")
     return found
 
 
-def _overall(figures: Figures) -> float:
+def overall(figures: Figures) -> float:
     return statistics.mean(score or 0.0 for score in (figures.words, figures.headings, figures.tables))
 
 
@@ -437,10 +438,10 @@ def _targets(
         ("T6", f"layout {layout[0]:.0f} ms on pages that may have tables (<= 190)" if layout else "not installed",
          layout[0] <= 190 if layout else None),
         ("T7", "olmOCR sample facts (>= .75): the set is not on this machine", None),
-        ("T8", f"DOCX overall {_overall(word):.3f} (>= .93), {word.ms_per_page:.1f} ms (<= 4), on made ones",
-         _overall(word) >= 0.93 and word.ms_per_page <= 4),
+        ("T8", f"DOCX overall {overall(word):.3f} (>= .93), {word.ms_per_page:.1f} ms (<= 4), on made ones",
+         overall(word) >= 0.93 and word.ms_per_page <= 4),
         ("T8", "DOCX against pandoc's truth: the set is not on this machine", None),
-        ("T9", f"PPTX overall {_overall(slides):.3f} (>= .80), on made ones", _overall(slides) >= 0.80),
+        ("T9", f"PPTX overall {overall(slides):.3f} (>= .80), on made ones", overall(slides) >= 0.80),
         ("T9", "PPTX against pandoc's truth: the set is not on this machine", None),
         ("T10", f"XLSX first rows {first_rows:.3f} s (<= .02){ahead}",
          first_rows <= 0.02 and all(each >= 100 for each in times)),

@@ -5,14 +5,14 @@ from difflib import SequenceMatcher
 
 from benchmarks.documents.samples import Truth
 
-__all__ = ["headings", "table_relations", "word_order"]
+__all__ = ["headings", "plain", "table_relations", "tables_in", "word_order"]
 
 _Relation = tuple[str, str, str]
 
 
 def word_order(markdown: str, truth: Truth) -> float:
     """Words in the same order in both, as a share of all words: 2 m / (a + b)."""
-    ours = _words(_plain(markdown))
+    ours = _words(plain(markdown))
     theirs = _words(truth.words)
     return SequenceMatcher(None, ours, theirs, autojunk=False).ratio()
 
@@ -89,7 +89,8 @@ def _without_code(markdown: str) -> str:
     return re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S)
 
 
-def _plain(markdown: str) -> str:
+def plain(markdown: str) -> str:
+    """A Markdown text without its marks, link targets and tags."""
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", markdown)
     text = re.sub(r"<[^>]{1,200}>", " ", text)
     return re.sub(r"^\s*(?:#+|[-*+]|\d+\.|>|```\w*)\s|^\s*\|?[\s:|-]+\|?\s*$", " ", text, flags=re.M)

@@ -22,6 +22,7 @@ __all__ = [
     "odt_bytes",
     "png_bytes",
     "pptx_bytes",
+    "raised_pptx_bytes",
     "tar_gz_bytes",
     "video_bytes",
     "wav_bytes",
@@ -74,6 +75,23 @@ def pptx_bytes() -> bytes:
     data.add_series("Passengers", (1.5, 2))
     second.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 900_000, 900_000, data)
     second.shapes.add_picture(io.BytesIO(png_bytes()), 0, 0)
+    content = io.BytesIO()
+    show.save(content)
+    return content.getvalue()
+
+
+def raised_pptx_bytes() -> bytes:
+    """A slide with a power and a formula."""
+    import pptx
+
+    show: Any = pptx.Presentation()
+    slide = show.slides.add_slide(show.slide_layouts[5])
+    paragraph = slide.shapes.add_textbox(0, 0, 9_000_000, 900_000).text_frame.paragraphs[0]
+    for text, baseline in [("10", None), ("2", "30000"), (" m, H", "0"), ("2", "-25000"), ("O", None)]:
+        run = paragraph.add_run()
+        run.text = text
+        if baseline is not None:
+            run.font._rPr.set("baseline", baseline)
     content = io.BytesIO()
     show.save(content)
     return content.getvalue()

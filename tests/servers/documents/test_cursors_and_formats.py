@@ -137,7 +137,7 @@ async def test_a_word_document_comes_as_text_without_marks(tmp_path: Path) -> No
     plain = await answer(tmp_path, "read_document", source="report.docx", format="text")
     assert plain["text"] == (
         "Report\n\nThe bridge was designed by Ida Holm.\n\n- first\n- second\n- point\n\nSpan\tMetres\nMain\t420\n\n"
-        "Picture 1\n\nComments\n\n- Ann: Are we sure?\n\nPage headers\n\n- Confidential\n"
+        "Picture 1\n\nComments:\n\n- Ann: Are we sure?\n\nPage headers:\n\n- Confidential\n"
     )
 
 

@@ -29,6 +29,7 @@ from support.office_files import (
     odt_bytes,
     png_bytes,
     pptx_bytes,
+    raised_pptx_bytes,
     tar_gz_bytes,
     xls_bytes,
 )
@@ -122,6 +123,7 @@ def test_a_presentation_comes_slide_by_slide_with_notes_tables_charts_and_pictur
     first, second = read(pptx_bytes()).sections
     assert (first.page, first.title) == (1, "Plan of 2024")
     assert first.text == ("# Plan of 2024\n\n- The ferry was built in Turku.\n  - By night\n\nNotes: Thank the yard\n")
+    assert "10<sup>2</sup> m, H<sub>2</sub>O" in read(raised_pptx_bytes()).sections[0].text
     assert second.text == (
         "# Numbers\n\n| Port | Ships |\n| --- | --- |\n| Turku | 12 |\n\nChart\n\n|  | Passengers |\n| --- | --- |\n"
         "| 2023 | 1.5 |\n| 2024 | 2 |\n\n![image.png](ppt/media/image1.png)\n"
@@ -133,7 +135,7 @@ def test_a_word_document_comes_with_lists_pictures_comments_and_page_headers() -
     assert section.text == (
         "# Report\n\nThe bridge was designed by Ida Holm.\n\n1. first\n2. second\n- point\n\n"
         "| Span | Metres |\n| --- | --- |\n| Main | 420 |\n\n![Picture 1](word/media/image1.png)\n\n"
-        "## Comments\n\n- Ann: Are we sure?\n\n## Page headers\n\n- Confidential\n"
+        "Comments:\n\n- Ann: Are we sure?\n\nPage headers:\n\n- Confidential\n"
     )
 
 
@@ -172,6 +174,20 @@ def test_html_keeps_lists_tables_links_and_code_and_drops_what_is_not_seen() -> 
         "# T\n\n1. a\n  - b\n2. c\n\n| A | B |\n| --- | --- |\n| 1 | in |\n\n"
         "See [this](https://x.org/) and that\n\n```\nx = 1\n  y\n```\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("<title>Tides - Site</title><h1>Tides</h1><h2>Ebb</h2>", "# Tides\n\n## Ebb\n"),
+        ("<title>Tides - Site</title><h1></h1><h2>Ebb</h2>", "# Tides - Site\n\n## Ebb\n"),
+        ("10<sup>2</sup> of H<sub>2</sub>O<sup></sup>", "10<sup>2</sup> of H<sub>2</sub>O\n"),
+        ("<table><td>10<sup>2</sup><td>m</table>", "|  |  |\n| --- | --- |\n| 10<sup>2</sup> | m |\n"),
+        ("<pre>a<sup>2</sup></pre>", "```\na2\n```\n"),
+    ],
+)
+def test_a_page_has_one_title_and_raised_text_is_told_from_the_line(page: str, text: str) -> None:
+    assert html_to_text(page) == text
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ async def test_a_word_document_is_read_with_headings_lists_tables_and_notes(tmp_
     assert document["kind"] == "docx"
     assert document["text"] == (
         "# Results & more\n\nKept added\n\n- One\n  - Deeper\n\nControlled\n\n"
-        "| Item | Price |\n| --- | --- |\n| Pen | 2 |\n\n## Comments\n\n- Really?\n"
+        "| Item | Price |\n| --- | --- |\n| Pen | 2 |\n\nComments:\n\n- Really?\n"
     )
 
 

@@ -50,7 +50,9 @@ def read_epub(file: BinaryIO) -> Document:
             if content is None:
                 missing.append(member or "a chapter without a file")
                 continue
-            sections.append(Section(html_to_text(decode(content)[0]), page=len(sections) + 1, title=titles.get(member)))
+            title = titles.get(member)  # better than that of the file, which is mostly the book's
+            text = html_to_text(decode(content)[0], with_title=title is None)
+            sections.append(Section(text, page=len(sections) + 1, title=title))
         title = next((node.text for node in book.iter(f"{_DC}title")), None)
         author = ", ".join(node.text for node in book.iter(f"{_DC}creator") if node.text)
     if not sections:

@@ -19,17 +19,22 @@ _BLOCKS = frozenset({
     "figure", "footer", "form", "header", "hr", "html", "main", "nav", "p", "section", "summary", "details", "caption",
 })
 # fmt: on
+_RAISED = frozenset({"sup", "sub"})
+"""Kept as they are, as Markdown has nothing for them: 10² is not 102."""
 _HEADING = re.compile(r"h[1-6]")
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 _MAX_LIST_DEPTH = 8
 
 
-def html_to_text(html: str) -> str:
-    """Return what a reader sees, as Markdown that ends with a line end."""
+def html_to_text(html: str, *, with_title: bool = True) -> str:
+    """Return what a reader sees, as Markdown that ends with a line end.
+
+    The page's title is the first heading of a text that has none of that rank, unless `with_title` is False.
+    """
     parser = _TextOfHtml()
     parser.feed(html)
     parser.close()
-    return parser.text() + "\n"
+    return parser.text(with_title=with_title) + "\n"
 
 
 class _TextOfHtml(HTMLParser):
@@ -45,6 +50,9 @@ class _TextOfHtml(HTMLParser):
         self._list_begins = False
         self._skipping = 0
         self._in_title = False
+        self._title_at: int | None = None
+        """Which block is the page's title; it goes when the text has a first heading of its own."""
+        self._has_first_heading = False
         self._preformatted = 0
         self._link: tuple[str, int] | None = None
         self._tables = 0
@@ -52,9 +60,12 @@ class _TextOfHtml(HTMLParser):
         self._header: int | None = None
         self._in_cell = False
 
-    def text(self) -> str:
+    def text(self, *, with_title: bool) -> str:
         self._end_block()
         self._end_table()
+        if self._title_at is not None and (self._has_first_heading or not with_title):
+            del self._blocks[self._title_at]
+            self._title_at = None
         return _BLANK_LINES.sub("\n\n", "".join(self._blocks)).strip()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -66,6 +77,8 @@ class _TextOfHtml(HTMLParser):
             self._skipping += 1
         elif tag == "br":
             self._line.append(" " if self._in_cell else "\n")
+        elif tag in _RAISED:
+            self._line.append(f"<{tag}>" if not self._skipping and not self._preformatted else "")
         elif tag == "img":
             self._image(dict(attrs))
         elif tag == "a":
@@ -94,10 +107,15 @@ class _TextOfHtml(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if tag == "title" and self._in_title:
+            before = len(self._blocks)
             self._end_block()
             self._in_title, self._before = False, ""  # an empty one makes no heading of what follows
+            if len(self._blocks) > before and self._title_at is None:
+                self._title_at = before
         elif tag in _SKIPPED:
             self._skipping = max(0, self._skipping - 1)
+        elif tag in _RAISED:
+            self._end_raised(tag)
         elif tag == "a":
             self._end_link()
         elif tag in ("td", "th"):
@@ -112,8 +130,10 @@ class _TextOfHtml(HTMLParser):
 
     def _end_text_part(self, tag: str) -> None:
         if _HEADING.fullmatch(tag):
+            before = len(self._blocks)
             self._end_block()
             self._before = ""
+            self._has_first_heading |= tag == "h1" and len(self._blocks) > before
         elif tag == "pre" and self._preformatted:
             self._line.append("\n```")
             self._end_block()
@@ -155,6 +175,12 @@ class _TextOfHtml(HTMLParser):
             self._before = ""
         self._line = []
         self._link = None
+
+    def _end_raised(self, tag: str) -> None:
+        if self._line and self._line[-1] == f"<{tag}>":
+            self._line.pop()
+        elif f"<{tag}>" in self._line:
+            self._line.append(f"</{tag}>")
 
     def _end_link(self) -> None:
         if self._link is not None:

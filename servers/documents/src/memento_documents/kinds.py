@@ -59,6 +59,14 @@ _ZIP_MEMBERS: tuple[tuple[str, Kind], ...] = (
     ("ppt/presentation.xml", "pptx"),
     ("META-INF/container.xml", "epub"),
 )
+_CONTENT_TYPES = "[Content_Types].xml"
+_CONTENT_TYPES_BYTES = 1_000_000
+_MAIN_PARTS: tuple[tuple[bytes, Kind], ...] = (
+    (b"wordprocessingml.document.main+xml", "docx"),
+    (b"presentationml.presentation.main+xml", "pptx"),
+    (b"spreadsheetml.sheet.main+xml", "xlsx"),
+)
+"""What the main part of an Office file is, where it does not have its usual name."""
 _HTML_STARTS = (b"<!doctype html", b"<html", b"<head", b"<body")
 _MAIL_HEADER = re.compile(rb"[A-Za-z][A-Za-z0-9-]{1,60}:[ \t]")
 _MAIL_HEADERS_KNOWN = re.compile(
@@ -143,6 +151,7 @@ def _kind_of_zip(file: BinaryIO) -> Kind:
         with zipfile.ZipFile(file) as archive:
             members = frozenset(archive.namelist())
             mimetype = _start_of(archive, "mimetype", 100).decode("ascii", errors="replace").strip()
+            content_types = _start_of(archive, _CONTENT_TYPES, _CONTENT_TYPES_BYTES)
             is_encrypted = b"encryption-data" in _start_of(archive, "META-INF/manifest.xml", _MANIFEST_BYTES)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, RuntimeError, OSError, EOFError, zlib.error) as exc:
         raise Unreadable("The file starts like a ZIP or Office file but its directory is damaged.") from exc
@@ -150,6 +159,9 @@ def _kind_of_zip(file: BinaryIO) -> Kind:
         file.seek(0)
     for member, kind in _ZIP_MEMBERS:
         if member in members:
+            return kind
+    for content_type, kind in _MAIN_PARTS:
+        if content_type in content_types:
             return kind
     if "content.xml" in members and "META-INF/manifest.xml" in members:
         if is_encrypted:

@@ -91,6 +91,12 @@ class Package:
             raise Unreadable(f"{self._what} has no part {name!r}; it is damaged.")
         return root
 
+    def main_part(self, usual: str) -> str:
+        """Return the name of the part that is the document; nearly always it is the `usual` one."""
+        if usual in self.names:
+            return usual
+        return next((member for kind, member in self.relations("").values() if kind == "officeDocument"), usual)
+
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
         """What a part of an Office file points to: relation id to (kind, member name); links outside are left out.
 

@@ -26,7 +26,7 @@ _DC_TITLE = "{http://purl.org/dc/elements/1.1/}title"
 _TITLES = ("title", "ctrTitle")
 _UNSEEN_PLACEHOLDERS = ("dt", "ftr", "sldNum", "hdr")
 """Date, footer, slide number: on every slide, and about none."""
-_FOLDER = "ppt/presentation.xml"
+_USUAL_PART = "ppt/presentation.xml"
 
 
 def read_pptx(file: BinaryIO) -> Document:
@@ -36,8 +36,9 @@ def read_pptx(file: BinaryIO) -> Document:
         Unreadable: a part of it is missing, damaged or too large.
     """
     with open_package(file, "The presentation") as package:
-        show = package.required(_FOLDER)
-        relations = package.relations(_FOLDER)
+        main_part = package.main_part(_USUAL_PART)
+        show = package.required(main_part)
+        relations = package.relations(main_part)
         authors = _authors(package)
         sections: list[Section] = []
         for number, reference in enumerate(show.iter(f"{_P}sldId"), start=1):
@@ -122,12 +123,25 @@ def _lines_of(root: Element) -> list[str]:
 
 def _paragraph(element: Element) -> str:
     pieces: list[str] = []
+    raised = ""
     for node in walk(element, frozenset({_FALLBACK})):
         if node.tag == f"{_A}t":
-            pieces.append(node.text or "")
+            text = node.text or ""
+            pieces.append(f"<{raised}>{text}</{raised}>" if raised and text else text)
+        elif node.tag == f"{_A}r":
+            raised = ""
+        elif node.tag == f"{_A}rPr":  # of a run; it comes before the run's text
+            raised = _raised(node.get("baseline"))
         elif node.tag in (f"{_A}p", f"{_A}br"):
             pieces.append("\n")
     return "".join(pieces).strip()
+
+
+def _raised(baseline: str | None) -> str:
+    """The HTML element for text this far above the line (in thousandths of a percent), or nothing: 10² is not 102."""
+    if not baseline or baseline.strip("-0%") == "":
+        return ""
+    return "sub" if baseline.startswith("-") else "sup"
 
 
 def _picture(shape: Element, relations: dict[str, tuple[str, str]]) -> str:

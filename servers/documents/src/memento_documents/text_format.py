@@ -29,6 +29,7 @@ _HEADING = re.compile(r"#{1,6} ")
 _ITEM = re.compile(r"(\s*)(?:[-*+]|\d+[.)]) +(.*)")
 _RULE = re.compile(r"\|(?:\s*:?-+:?\s*\|)+\s*")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
+_RAISED = re.compile(r"<su([pb])>([^<]*)</su\1>")
 
 
 @dataclass
@@ -125,9 +126,14 @@ def _plain(markdown: str) -> str:
         else:
             text = block.text
         pieces += ["\n" if block.kind == last == "item" else "\n\n" if pieces else ""]
-        pieces.append(text if block.kind == "code" else _LINK.sub(r"\1", text))
+        pieces.append(text if block.kind == "code" else _without_marks(text))
         last = block.kind
     return "".join(pieces) + "\n" if pieces else ""
+
+
+def _without_marks(text: str) -> str:
+    """Without link targets; raised and lowered text as on one line: 10^2, H_2O."""
+    return _RAISED.sub(lambda found: ("^" if found[1] == "p" else "_") + found[2], _LINK.sub(r"\1", text))
 
 
 def _json_lines(section: Section, kind: str, *, marked: bool) -> str:
