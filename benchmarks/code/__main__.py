@@ -1,7 +1,7 @@
 """What the sandbox costs beside a bare interpreter and its peers, and which attacks each level stops.
 
     .venv/bin/python -m benchmarks.code [--rounds 7] [--json] [--peers PYTHON] [--srt PATH] [--analysis PYTHON]
-    .venv/bin/python -m benchmarks.code --escapes [--levels LEVEL …] [--json]
+    .venv/bin/python -m benchmarks.code --escapes [--levels LEVEL …] [--kernel FILE] [--json]
 
 Each round takes every measure once, in turn; the first round warms the caches and is thrown away. Reported are medians,
 and the medians of the ratios to the bare interpreter (`python -c pass`) and to a Jupyter kernel's new session in the
@@ -21,7 +21,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from memento_code.sessions import Sessions
 
 LIMITS = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
 LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
-ATTACKED: tuple[Level, ...] = ("namespace", "landlock", "podman", "docker", "none")
+ATTACKED: tuple[Level, ...] = ("microvm", "namespace", "landlock", "podman", "docker", "none")
 BARE = "bare interpreter, start to end"
 FIGURE = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()"
 
@@ -51,6 +51,7 @@ def main() -> None:
     options.add_argument("--analysis", type=Path, help="a Python that has matplotlib")
     options.add_argument("--escapes", action="store_true", help="run the attacks, and measure nothing")
     options.add_argument("--levels", nargs="+", default=ATTACKED, choices=ATTACKED, help="which to attack")
+    options.add_argument("--kernel", type=Path, help="of the virtual machines of microvm")
     chosen = options.parse_args()
     anyio.run(_escapes if chosen.escapes else _benchmark, chosen)
 
@@ -58,11 +59,11 @@ def main() -> None:
 async def _escapes(chosen: argparse.Namespace) -> None:
     user = "root" if os.getuid() == 0 else f"user {os.getuid()}"
     tried: dict[str, Any] = {user: {}}
-    for level, sandbox in (await _levels(chosen.levels)).items():
+    for level, sandbox in (await _levels(chosen.levels, chosen.kernel)).items():
         print(f"attacking {level} as {user} …", file=sys.stderr, flush=True)
         tried[user][level] = await attack_all(sandbox)
     if os.getuid() == 0:
-        tried["without privileges"] = as_unprivileged_user(chosen.levels)
+        tried["without privileges"] = as_unprivileged_user(chosen.levels, chosen.kernel)
     if chosen.json:
         print(json.dumps({"escapes": tried}))
     else:
@@ -100,11 +101,11 @@ def _ratio(rounds: list[dict[str, float]], above: str, below: str) -> float:
     return statistics.median(ratios) if ratios else 0.0
 
 
-async def _levels(wanted: tuple[Level, ...]) -> dict[Level, Sandbox]:
+async def _levels(wanted: Sequence[Level], kernel: Path | None = None) -> dict[Level, Sandbox]:
     found: dict[Level, Sandbox] = {}
     for level in wanted:
         try:
-            found[level] = await find_sandbox(LIMITS, wanted=level, allow_none=True)
+            found[level] = await find_sandbox(LIMITS, wanted=level, allow_none=True, kernel=kernel)
         except NoSandbox as exc:
             print(f"{level} does not hold here: {exc}", file=sys.stderr)
     return found

@@ -57,16 +57,17 @@ async def attack_all(sandbox: Sandbox) -> dict[str, Tried]:
     return {"escapes": system, "protocol attacks": protocol}
 
 
-def as_unprivileged_user(levels: Sequence[str]) -> dict[str, dict[str, Tried]] | str:
+def as_unprivileged_user(levels: Sequence[str], kernel: Path | None) -> dict[str, dict[str, Tried]] | str:
     """Run the attacks once more as a user without privileges; returns them by level, or why that cannot be done."""
     if os.getuid() != 0:
         return "only root can become another user; this run was without privileges already"
     python = _python_for_everybody()
     if python is None:
         return f"neither {os.path.realpath(sys.executable)} nor a system's Python of its version is open to other users"
+    machine = [] if kernel is None else ["--kernel", str(kernel)]
     packages = next(path for path in sys.path if path.endswith("site-packages"))
     done = subprocess.run(
-        [*_BECOME, python, "-B", "-c", _AS_MODULE, packages, "--escapes", "--json", "--levels", *levels],
+        [*_BECOME, python, "-B", "-c", _AS_MODULE, packages, "--escapes", "--json", "--levels", *levels, *machine],
         cwd=ROOT,
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8"},
         stdout=subprocess.PIPE,

@@ -46,6 +46,13 @@ async def test_an_interpreter_that_cannot_be_started_is_a_reason_and_no_crash(
             pass
 
 
+async def test_off_linux_the_server_says_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memento_code.sandbox.sys.platform", "darwin")
+    for wanted in (None, "none", "namespace"):
+        with pytest.raises(NoSandbox, match=r"on darwin: every level of this computer needs Linux\. Use Linux .*=e2b"):
+            await find_sandbox(LIMITS, wanted=cast("Level | None", wanted), allow_none=True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="tried as root alone")
 @pytest.mark.parametrize("engine", ["podman", "docker"])
@@ -63,7 +70,7 @@ async def test_a_container_keeps_the_contract(engine: Engine) -> None:
 def through_two_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     """The path of the containers, with no container: requests over standard input, events over standard output."""
 
-    def engine(self: Sandbox) -> EngineCommand:
+    def engine(self: Sandbox, user_id: int | None) -> EngineCommand:
         return EngineCommand(["/usr/bin/env", "-i"], {})
 
     monkeypatch.setattr(Sandbox, "engine", engine)

@@ -101,7 +101,7 @@ def supervise(life: int | None, relay: Any = None, total_memory_bytes: int = 0) 
         code = _wait_for_the_end(child, woken, life, relay, total_memory_bytes)
         _kill_descendants()
         if relay is not None:
-            relay.finish()
+            relay.finish(code)
     finally:
         os._exit(code)
 

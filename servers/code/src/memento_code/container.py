@@ -38,6 +38,8 @@ class EngineCommand:
     command: list[str]
     environment: dict[str, str]
     """Of the engine's client; the session sees none of it."""
+    takes_command: bool = True
+    """Whether the session's variables and command follow; else what is started knows them."""
 
 
 def engine_command(

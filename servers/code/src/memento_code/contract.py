@@ -12,7 +12,8 @@ import base64
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, get_args
 
 import anyio
 
@@ -236,14 +237,14 @@ async def check(backend: Backend, *, only: str | None = None) -> list[str]:
     return failed
 
 
-async def _main(level: Level | None) -> int:
+async def _main(level: Level | None, kernel: Path | None) -> int:
     limits = Limits(1 << 30, 3 << 29, 48, 256, 64 << 20, 256 << 20, 600)
     if level == "e2b":
         from memento_code.e2b import E2BSandbox
 
         backend: Any = E2BSandbox(limits)
     else:
-        backend = await find_sandbox(limits, wanted=level, allow_none=level == "none")
+        backend = await find_sandbox(limits, wanted=level, allow_none=level == "none", kernel=kernel)
     failed = await check(backend)
     for name in CHECKS:
         print(f"{'FAILED' if name in failed else 'ok':8}{name}")  # noqa: T201 - the command's answer
@@ -253,5 +254,7 @@ async def _main(level: Level | None) -> int:
 
 if __name__ == "__main__":
     options = argparse.ArgumentParser(prog="memento_code.contract", description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--isolation", choices=["namespace", "landlock", "podman", "docker", "none", "e2b"])
-    sys.exit(anyio.run(_main, options.parse_args().isolation))
+    options.add_argument("--isolation", choices=get_args(Level))
+    options.add_argument("--kernel", type=Path, help="of the virtual machines of microvm")
+    chosen = options.parse_args()
+    sys.exit(anyio.run(_main, chosen.isolation, chosen.kernel))

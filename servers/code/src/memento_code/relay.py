@@ -88,13 +88,15 @@ class Relay:
             self._to_session.clear()  # the session's process says itself that it ended
         return 1 not in writable or _write(1, self._to_host)
 
-    def finish(self) -> None:
-        """All of the session's processes are gone: pass on what they said last, their complaint at the start too."""
+    def finish(self, code: int) -> None:
+        """All of the session's processes are gone: pass on what they said last, their complaint at the start too, and
+        the exit code, which a virtual machine has no other way to tell."""
         while self._take_events():
             pass
         if self._call is None:
             os.write(2, b"".join(_read(each) or b"" for each, (name, _) in self._outputs.items() if name == "stderr"))
         self._take_all_output()
+        self._to_host += json.dumps({"call": self._call, "type": "exit", "code": code}).encode() + b"\n"
         while self._to_host:
             readable, writable, _ = select.select([0], [1], [])
             if (readable and _read(0) == b"") or (writable and not _write(1, self._to_host)):

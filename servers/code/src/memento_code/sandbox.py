@@ -3,18 +3,20 @@
 A level is never believed by name. `find_sandbox` starts a session at each, strongest first, runs a probe
 *inside* it that tries what must not work, and takes the first level at which nothing did.
 
+- `microvm`: a virtual machine + Landlock + seccomp + limits; only where the operator names a kernel
 - `namespace`: bubblewrap (own file system, process, network and IPC namespaces) + Landlock + seccomp + limits
 - `landlock`: Landlock + seccomp + limits, where no namespaces can be made (most containers)
 - `podman`, `docker`: a container + Landlock + seccomp + limits; only when the operator asks for it
 - `none`: a process with limits and a clean environment; only when the operator said so
 
-Shared with the host at every level: the kernel. See the README for what that leaves open.
+Shared with the host at every level but `microvm`: the kernel. See the README for what that leaves open.
 """
 
 import errno
 import functools
 import importlib.resources
 import importlib.util
+import itertools
 import json
 import logging
 import marshal
@@ -35,15 +37,16 @@ from anyio.to_thread import run_sync
 
 from memento_code.confine import landlock_abi
 from memento_code.container import Engine, EngineCommand, engine_command, make_root
-from memento_code.session import Session, SessionLost
+from memento_code.machine import Accelerator, machine_command, missing_for_machine
+from memento_code.session import Session, SessionLost, session_environment
 from memento_kit import memento_home
 
 __all__ = ["Level", "Limits", "NoSandbox", "Sandbox", "find_sandbox", "inside_sources"]
 
 logger = logging.getLogger(__name__)
 
-Level = Literal["namespace", "landlock", "podman", "docker", "none", "e2b"]
-_LEVELS: tuple[Level, ...] = ("namespace", "landlock", "none")
+Level = Literal["microvm", "namespace", "landlock", "podman", "docker", "none", "e2b"]
+_LEVELS: tuple[Level, ...] = ("microvm", "namespace", "landlock", "none")
 WORK = "/sandbox"
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
 _SYSTEM_FILES = (
@@ -54,6 +57,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 _SHARED_MEMORY_BYTES = 64 << 20
 _USER_IDS = (600_000, 60_000)
 """Where sessions' user ids begin: above every range that systems hand out, or in a small id map below 65,536."""
+_START_SECONDS = 20.0
 _PROBE_SECONDS = 20.0
 _BOOT = """
 import sys, os, json, marshal
@@ -84,7 +88,11 @@ worker.serve(requests, events, config, rendering, folder)
 has to be readable inside the sandbox."""
 _INSIDE = ("confine", "worker", "rendering", "folder", "relay")
 _ENGINES: tuple[Engine, ...] = ("podman", "docker")
+_OWN_FILES: tuple[Level, ...] = ("microvm", "namespace", *_ENGINES)
+"""Levels with a file system of their own, and with it a folder that no one sees from outside."""
+_BOOT_SECONDS: dict[Accelerator, float] = {"kvm": 10.0, "tcg": 60.0}
 _MENDS: dict[Level, str] = {
+    "microvm": "Install QEMU (apt install qemu-system-x86) and name a kernel in MEMENTO_CODE_KERNEL",
     "namespace": "Install bubblewrap (apt install bubblewrap)",
     "landlock": "Use Linux 6.12 or newer with Landlock",
     "podman": "Install podman (apt install podman) or mend what it complains of",
@@ -138,6 +146,9 @@ class Sandbox:
     mechanisms: tuple[str, ...] = ()
     verified: tuple[str, ...] = ()
     """What the probe tried inside and found impossible."""
+    kernel: Path | None = None
+    accelerator: Accelerator | None = None
+    """Both of a virtual machine."""
     rejected: dict[str, str] = field(default_factory=dict[str, str])
     """Stronger levels that do not hold here, and why."""
 
@@ -160,7 +171,7 @@ class Sandbox:
             return python, config
         config["read_write"] += ["/tmp", "/dev/shm"]
         config["read_only"] += ["/proc"]  # of the own process namespace
-        if self.level in _ENGINES:
+        if self.level in (*_ENGINES, "microvm"):
             return python, config
         return [*self._bubblewrap(privileged=user_id is not None), *python], config
 
@@ -173,7 +184,7 @@ class Sandbox:
             "RLIMIT_NOFILE": limits.open_files,
             # The kernel counts per user: without a namespace or a user id of its own, all the user's processes.
             "RLIMIT_NPROC": limits.processes
-            + (0 if user_id or self.level in ("namespace", *_ENGINES) else _processes_of(os.getuid())),
+            + (0 if user_id or self.level in _OWN_FILES else _processes_of(os.getuid())),
             "RLIMIT_CORE": 0,
             "RLIMIT_MEMLOCK": 0,
             "RLIMIT_MSGQUEUE": 0,
@@ -219,15 +230,26 @@ class Sandbox:
                 made.add(path)
         return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/", "--"]
 
-    def engine(self) -> EngineCommand | None:
-        """What starts the container that the level is made of; None where there is none.
+    def engine(self, user_id: int | None) -> EngineCommand | None:
+        """What starts the container or machine that the level is made of; None where there is none.
 
         Raises:
             OSError: the engine did not take what the container is made from.
         """
+        limits = self.limits
+        if self.accelerator is not None and self.kernel is not None:
+            return machine_command(
+                self.accelerator,
+                self.kernel,
+                inside=self.command(user_id, None)[0],
+                variables=session_environment(WORK, "/tmp"),
+                read_only=[*_SYSTEM, *_SYSTEM_FILES, *self._python_folders()],
+                sizes={WORK: limits.folder_bytes, "/tmp": limits.folder_bytes, "/dev/shm": _SHARED_MEMORY_BYTES},
+                memory_bytes=limits.total_memory_bytes,
+                user_id=user_id if os.geteuid() == 0 else None,
+            )
         if self.level not in _ENGINES:
             return None
-        limits = self.limits
         make_root(_container_root())
         return engine_command(
             self.level,
@@ -244,34 +266,37 @@ class Sandbox:
         Raises:
             SessionLost: it could not be started.
         """
-        user_id = _free_user_id() if os.geteuid() == 0 and self.level != "none" else None
+        becomes_another = self.level == "microvm" or (os.geteuid() == 0 and self.level != "none")
+        user_id = _free_user_id() if becomes_another else None
         try:
-            engine = await run_sync(self.engine)
+            engine = await run_sync(self.engine, user_id)
         except OSError as exc:
             raise SessionLost(str(exc)) from exc
-        folder = None if self.level in ("namespace", *_ENGINES) else _make_folder(user_id)
+        folder = None if self.level in _OWN_FILES else _make_folder(user_id)
         command, config = self.command(user_id, folder)
         session = Session(
             command,
             boot=_boot_parts(contained=engine is not None),
             config={**config, "max_value_chars": max_value_chars},
-            supervised=self.level != "namespace",
+            supervised=self.level not in ("microvm", "namespace"),  # these end with their first process
             folder=folder,
             output_bytes=output_bytes,
             memory_bytes=self.limits.total_memory_bytes,
             folder_bytes=self.limits.folder_bytes,
             engine=engine,
+            start_seconds=_START_SECONDS if self.accelerator is None else _BOOT_SECONDS[self.accelerator],
         )
         await session.open()
         return session
 
 
 async def find_sandbox(
-    limits: Limits, *, wanted: Level | None, allow_none: bool, python: Path | None = None
+    limits: Limits, *, wanted: Level | None, allow_none: bool, python: Path | None = None, kernel: Path | None = None
 ) -> Sandbox:
     """Return the strongest level that passes the probe; `wanted` asks for one and no other.
 
     `python` is the interpreter of the environment whose packages sessions may import; default, the server's own.
+    `kernel` is that of virtual machines; without one there is no level `microvm`, and without KVM it must be asked for.
 
     Raises:
         NoSandbox: none of the permitted levels holds here.
@@ -279,24 +304,32 @@ async def find_sandbox(
     interpreters = await run_sync(_interpreters, python)
     rejected: dict[str, str] = {}
     for level in _LEVELS if wanted is None else (wanted,):
-        if level == "none" and not allow_none:
+        if (level == "none" and not allow_none) or (level == "microvm" and wanted is None and kernel is None):
             continue
-        missing = _missing(level)
+        missing = _missing(level) or (missing_for_machine(kernel) if level == "microvm" else None)
         if missing:
             rejected[level] = missing
             continue
         reasons: list[str] = []
-        for interpreter, packages in interpreters:
-            candidate = Sandbox(level, limits, interpreter, packages, _mechanisms(level), rejected=dict(rejected))
+        for accelerator, (interpreter, packages) in itertools.product(_accelerators(level, wanted), interpreters):
+            candidate = Sandbox(
+                level, limits, interpreter, packages, _mechanisms(level, accelerator),
+                kernel=kernel, accelerator=accelerator, rejected=dict(rejected),
+            )  # fmt: skip
             if level == "none":  # never probed: what the probe tries would work
                 return candidate
             reason = await _weakness(candidate)
             if reason is None:
                 return replace(candidate, verified=tuple(sorted(_PROBE_NAMES)))
-            reasons.append(f"{reason} ({interpreter})")
+            reasons.append(f"{reason} ({', '.join([*([accelerator] if accelerator else []), interpreter])})")
         rejected[level] = "; ".join(reasons)
         logger.warning("isolation level %s does not hold here: %s", level, rejected[level])
     tried = "; ".join(f"{level}: {reason}" for level, reason in rejected.items())
+    if not sys.platform.startswith("linux"):
+        raise NoSandbox(
+            f"no isolation holds on {sys.platform}: every level of this computer needs Linux. "
+            "Use Linux (on Windows, WSL2), or MEMENTO_CODE_ISOLATION=e2b"
+        )
     if wanted is not None:
         raise NoSandbox(
             f"the isolation asked for does not hold on this machine ({tried}). {_MENDS[wanted]}, "
@@ -309,11 +342,11 @@ async def find_sandbox(
 
 
 def _missing(level: Level) -> str | None:
+    if not sys.platform.startswith("linux"):  # level `none` as well: limits and the end of a session are Linux's
+        return f"needs Linux, this is {sys.platform}"
     if level == "none":
         return None
-    if not sys.platform.startswith("linux"):
-        return f"needs Linux, this is {sys.platform}"
-    if landlock_abi() < 1:
+    if level != "microvm" and landlock_abi() < 1:
         return "the kernel has no Landlock (Linux 5.13 or newer, and `landlock` among its security modules)"
     if level in _ENGINES and shutil.which(level) is None:
         return f"{level} is not installed"
@@ -322,9 +355,19 @@ def _missing(level: Level) -> str | None:
     return None
 
 
-def _mechanisms(level: Level) -> tuple[str, ...]:
+def _accelerators(level: Level, wanted: Level | None) -> tuple[Accelerator | None, ...]:
+    """How a virtual machine may be run, fastest first. Translation is for those who asked for a machine by name."""
+    if level != "microvm":
+        return (None,)
+    has_kvm = os.access("/dev/kvm", os.R_OK | os.W_OK)
+    return (*(("kvm",) if has_kvm else ()), *(("tcg",) if wanted == "microvm" else ()))
+
+
+def _mechanisms(level: Level, accelerator: Accelerator | None) -> tuple[str, ...]:
     if level == "none":
         return ("resource limits",)
+    if level == "microvm":
+        return (f"a virtual machine of QEMU ({accelerator})", "Landlock", "seccomp", "resource limits", "own user id")
     own_user = ("own user id",) if os.geteuid() == 0 else ()
     both = (f"Landlock ABI {landlock_abi()}", "seccomp", "resource limits", *own_user)
     if level in _ENGINES:

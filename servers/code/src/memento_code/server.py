@@ -52,20 +52,17 @@ _SAVE_SECONDS = 10.0
 _MAX_FORM_CHARS = 2_000
 _FORMS = ("markdown", "latex", "json", "html", "svg")
 _GAPS = {
+    "microvm": ["QEMU is what stands between the machine and the host; it is confined, and shares the host's kernel"],
     "namespace": ["the kernel is shared with the host"],
     "landlock": [
         "the kernel is shared with the host",
         "code runs beside the host's processes, though it cannot see or signal them",
         "the size of the session's folder is looked at ten times a second, not limited by the kernel",
     ],
-    "podman": [
-        "the kernel is shared with the host",
-        "the memory of all processes together is the engine's to limit, and not verified",
-    ],
+    "podman": ["the kernel is shared with the host"],
     "docker": [
         "the kernel is shared with the host",
         "who may start containers of docker's daemon is root on the host: so is this server's user",
-        "the memory of all processes together is the engine's to limit, and not verified",
     ],
     "e2b": ["what the isolation is worth is E2B's word; code and data leave this machine for theirs"],
     "none": ["everything the server's user may do, the code may do: files, network, processes"],
@@ -81,10 +78,12 @@ class Settings(ServerSettings):
     model_config = SettingsConfigDict(env_prefix="MEMENTO_CODE_")
 
     isolation: Level | None = None
-    """Use this level and no other: namespace, landlock, podman, docker, none, or e2b.
+    """Use this level and no other: microvm, namespace, landlock, podman, docker, none, or e2b.
     Default: the strongest that passes the probe."""
     allow_unsandboxed: bool = False
     """Permit level `none`: run the code with the server's own rights when nothing stronger works."""
+    kernel: Path | None = None
+    """Kernel of the virtual machines of level `microvm`, as /boot/vmlinuz-VERSION. Without one it is not tried."""
     python: Path | None = None
     """Interpreter of the environment whose packages sessions may import, as a virtual environment's bin/python.
     Default: that which `memento-code environment create` made, or else the server's own."""
@@ -228,6 +227,7 @@ def build_server(settings: Settings) -> Server[Sessions]:
             max_value_chars=settings.max_value_chars,
             output_bytes=settings.output_kilobytes * 1024,
             keep_spare=settings.spare_session,
+            kernel=settings.kernel,
         )
         async with anyio.create_task_group() as background:
             background.start_soon(sessions.look_after)

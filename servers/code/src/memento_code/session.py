@@ -24,9 +24,8 @@ from memento_code.confine import OVER_MEMORY, tree_memory_bytes
 from memento_code.container import EngineCommand
 from memento_code.execution import Execution, Outcome, OutputSink
 
-__all__ = ["Session", "SessionLost"]
+__all__ = ["Session", "SessionLost", "session_environment"]
 
-_START_SECONDS = 20.0
 _INTERRUPT_GRACE_SECONDS = 2.0
 """How long interrupted code may take to come back before its session is killed."""
 _END_GRACE_SECONDS = 3.0
@@ -65,9 +64,11 @@ class Session:
         memory_bytes: int,
         folder_bytes: int,
         engine: EngineCommand | None = None,
+        start_seconds: float = 20.0,
     ) -> None:
         self._command = command
         self._engine = engine
+        self._start_seconds = start_seconds
         self._boot = boot
         self._config = config
         self._supervised = supervised
@@ -80,6 +81,8 @@ class Session:
         self._pipes: dict[str, int] = {}
         self._buffer = bytearray()
         self._taken_bytes = 0
+        self._exit_code: int | None = None
+        """As the supervisor within a container or machine told it."""
         self._lock = anyio.Lock()
         self._ending = anyio.Lock()
         self.is_running = False
@@ -114,12 +117,15 @@ class Session:
         is_ready = False
         said = OutputSink(4_000)
         try:
-            with anyio.fail_after(_START_SECONDS):
+            with anyio.fail_after(self._start_seconds):
                 await self._send({**self._boot, "config": self._config})
-                is_ready = await self._next_line() is not None
+                line = await self._next_line()
+                while line is not None and not (is_ready := line.endswith(b'"type": "ready"}')):
+                    said.add(line + b"\n")  # a machine has one way to complain
+                    line = await self._next_line()
             self._drain("complaints", said)
         except TimeoutError as exc:
-            raise SessionLost(f"it did not start within {_START_SECONDS:g} s") from exc
+            raise SessionLost(f"it did not start within {self._start_seconds:g} s") from exc
         finally:
             if not is_ready:  # also when the wait was cancelled
                 await self.end("did not start")
@@ -246,7 +252,7 @@ class Session:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env=_environment(folder, temporary),
+                env=session_environment(folder, temporary),
                 start_new_session=True,
             )
         except OSError as exc:
@@ -280,10 +286,10 @@ class Session:
         requests_in, requests = os.pipe()
         events, events_out = os.pipe()
         folder = str(self._config["folder"])
-        variables = [f"{name}={value}" for name, value in _environment(folder, "/tmp").items()]
+        variables = [f"{name}={value}" for name, value in session_environment(folder, "/tmp").items()]
         try:
             process = subprocess.Popen(
-                [*engine.command, *variables, *self._command, "0", "1"],
+                [*engine.command, *([*variables, *self._command, "0", "1"] if engine.takes_command else [])],
                 stdin=requests_in,
                 stdout=events_out,
                 stderr=subprocess.PIPE,
@@ -344,6 +350,9 @@ class Session:
                 event = from_json(line, allow_inf_nan=False)
                 if not isinstance(event, dict):
                     raise ValueError("not an object")
+                if self._engine is not None and cast("dict[str, object]", event).get("type") == "exit":
+                    self._exit_code = int(cast("Any", event)["code"])
+                    continue  # the end of the stream follows
                 if cast("dict[str, object]", event).get("type") not in ("stdout", "stderr"):  # these are cut instead
                     self._taken_bytes += len(line)
                     if self._taken_bytes > _MAX_EVENTS_BYTES:
@@ -411,7 +420,7 @@ class Session:
             return self.ended
         assert self._process is not None
         await _gone(self._process, _END_GRACE_SECONDS)
-        code = self._process.returncode
+        code = self._process.returncode if self._exit_code is None else self._exit_code
         if self._engine is not None and code == OVER_MEMORY:
             return self._over_memory()
         if code is not None and code > 128:
@@ -422,7 +431,8 @@ class Session:
         return f"the Python process ended with exit code {code}"
 
 
-def _environment(folder: str, temporary: str) -> dict[str, str]:
+def session_environment(folder: str, temporary: str) -> dict[str, str]:
+    """All the variables that a session sees."""
     return {**_ENVIRONMENT, "HOME": folder, "TMPDIR": temporary, "MPLCONFIGDIR": f"{temporary}/matplotlib"}
 
 

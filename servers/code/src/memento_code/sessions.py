@@ -79,11 +79,13 @@ class Sessions:
         max_value_chars: int,
         output_bytes: int,
         keep_spare: bool = False,
+        kernel: Path | None = None,
     ) -> None:
         self._limits = limits
         self._wanted: Level | None = wanted
         self._allow_none = allow_none
         self._python = python
+        self._kernel = kernel
         self._packages_folder = packages_folder
         self._max_sessions = max_sessions
         self._idle_seconds = idle_seconds
@@ -110,7 +112,11 @@ class Sessions:
             await self._watch()
         try:
             found = await find_sandbox(
-                self._limits, wanted=self._wanted, allow_none=self._allow_none, python=self._python
+                self._limits,
+                wanted=self._wanted,
+                allow_none=self._allow_none,
+                python=self._python,
+                kernel=self._kernel,
             )
         except NoSandbox as exc:
             raise StartupError(str(exc)) from exc
