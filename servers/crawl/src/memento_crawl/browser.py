@@ -78,26 +78,28 @@ _WIDTH, _HEIGHT = 1280, 800
 _CONTENT_KINDS = frozenset({"document", "script", "xhr", "fetch", "stylesheet"})
 _NOT_READ = ("png", "jpg", "jpeg", "gif", "webp", "avif", "ico", "woff", "woff2", "ttf", "mp4", "webm", "mp3")
 
-_QUIET = """
-(quiet_ms, little_ms, enough) => new Promise(done => {
-  let timer;
+_QUIET_THEN_SCROLL = """
+(quiet_ms, little_ms, enough, chars_before) => new Promise(done => {
+  let timer, is_late = false;
   const chars = () => document.body ? document.body.innerText.length : 0;
-  const restart = () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => { watch.disconnect(); done(chars()); }, chars() < enough ? little_ms : quiet_ms);
+  const quiet = () => {
+    if (!is_late && chars() < enough) {
+      is_late = true;
+      timer = setTimeout(quiet, little_ms - quiet_ms);
+      return;
+    }
+    watch.disconnect();
+    const height = document.documentElement.scrollHeight;
+    const is_below = height > innerHeight + scrollY + 1;
+    const now = chars();
+    if (is_below && now > chars_before) scrollTo(0, height);
+    done([now, is_below]);
   };
+  const restart = () => { clearTimeout(timer); is_late = false; timer = setTimeout(quiet, quiet_ms); };
   const watch = new MutationObserver(restart);
   watch.observe(document, {childList: true, subtree: true, characterData: true});
   restart();
 })
-"""
-_SCROLL = """
-() => {
-  const height = document.documentElement.scrollHeight;
-  if (height <= innerHeight + scrollY + 1) return false;
-  scrollTo(0, height);
-  return true;
-}
 """
 _SOURCE = """
 is_frame => {
@@ -366,11 +368,13 @@ class Browser:
         with anyio.move_on_after(self._limits.settle_seconds):
             chars_before = -1
             for _ in range(_MAX_SCROLLS):
-                chars = -1
+                chars, is_below = -1, True
                 while chars < 0 or waiting.count:
                     await waiting.until_none()
-                    chars = await world.call(_QUIET, _QUIET_MS, _QUIET_WITH_LITTLE_TEXT_MS, _ENOUGH_CHARS)
-                if chars <= chars_before or not await world.call(_SCROLL):
+                    chars, is_below = await world.call(
+                        _QUIET_THEN_SCROLL, _QUIET_MS, _QUIET_WITH_LITTLE_TEXT_MS, _ENOUGH_CHARS, chars_before
+                    )
+                if chars <= chars_before or not is_below:
                     return
                 chars_before = chars
 
@@ -562,10 +566,12 @@ class _World:
 
     async def source(self) -> "_Source":
         """The page as it stands, what its frames show in their places."""
-        await _send(self._session, "DOM.enable")
         tree = (await _send(self._session, "Page.getFrameTree"))["frameTree"]
         parts: list[tuple[str, _Source]] = []
-        for frame, around in _inner_frames(tree)[:_MAX_FRAMES]:
+        frames = _inner_frames(tree)[:_MAX_FRAMES]
+        if frames:
+            await _send(self._session, "DOM.enable")
+        for frame, around in frames:
             with contextlib.suppress(_playwright_error(), BrowserProblem):  # it is gone, or holds no page
                 inside = await self._evaluate(await self._world_of(frame), _SOURCE, (1,))
                 mark = secrets.token_hex(16)
