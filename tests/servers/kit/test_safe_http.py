@@ -393,3 +393,8 @@ async def test_proxies_of_the_environment_are_not_used(server: LoopbackServer, m
     server.answers["/"] = answer(b"direct")
     async with client(server) as http:
         assert (await http.fetch(f"{server.base}/")).body == b"direct"
+
+
+def test_a_url_without_a_scheme_is_answered_with_how_to_write_it() -> None:
+    with pytest.raises(UrlRefused, match=r"'example\.com/tides' is not a whole URL.*https://"):
+        AddressGuard().check_url(httpx2.URL("example.com/tides"))

@@ -223,8 +223,12 @@ class AddressGuard:
         Raises:
             UrlRefused: the scheme, the host's spelling, the port, a password, or the operator's lists.
         """
+        if not url.scheme:
+            raise UrlRefused(
+                f"{str(url)!r} is not a whole URL. Give it with its scheme, as in https://example.com/page."
+            )
         if url.scheme not in _DEFAULT_PORTS:
-            raise UrlRefused(f"Only http and https URLs are fetched, not {url.scheme or 'one without a scheme'!r}.")
+            raise UrlRefused(f"Only http and https URLs are fetched, not {url.scheme!r}.")
         if url.userinfo:
             raise UrlRefused("A URL with a user name or password is not fetched; leave that part out.")
         host = url.raw_host.decode("ascii")
