@@ -2,8 +2,8 @@
 
 Owns where that is looked for, in which order, and the search for the author's name in the page. How a head, JSON-LD,
 a title and a date are read is trafilatura's and htmldate's. Their one function for all of it also looks for
-categories, tags and a license, and for an author in a pruned copy of the page: most of its time, for nothing asked
-for or found (docs/log.md, 2026-11-26).
+categories, tags and a license, and for an author in a pruned copy of the page: most of its time (docs/log.md,
+2026-11-26). The author is looked for here by the words of classes and ids, after what such pages have in common.
 """
 
 import re
@@ -22,20 +22,16 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8})*")
 _MAX_CHARS = 1000
 _SITE_OF_URL = re.compile(r"https?://(?:www\.)?([^/:?#]+)", re.IGNORECASE)
 
-_MARKED = "descendant-or-self::*[@class or @id or @rel or @itemprop or @data-testid or @data-component or self::author]"
-_MAY_NAME_AUTHOR = re.compile(r"uthor|yline|name|writer|-by|byl|BBL|zuozhe|bianji|xiaobian")
-"""Among the attributes of every element that one of the tests below could take."""
-_SURE_TAGS = frozenset({"a", "address", "div", "link", "p", "span", "strong"})
-_LIKELY_TAGS = frozenset({"a", "div", "h3", "h4", "p", "span"})
-_SURE_CLASS = re.compile("author-?name|[aA]uthorName")
-_LIKELY = re.compile("author|channel-name|zuozhe|bianji|xiaobian|submitted-by|posted-by|journalist-name")
-_LIKELY_ID = re.compile("author|zuozhe|bianji|xiaobian")
-_POSSIBLE = re.compile("[Aa]uthor|screenname|writer|[Bb]yline")
-_OTHERS_TAGS = frozenset({"a", "div", "section", "span"})
-_OTHERS_ID = re.compile("^comments|comment-?list|ProductReviews")
-_OTHERS_CLASS = re.compile(
-    "^[Cc]omments|commentlist|comments-list|sidebar|is-hidden|quote|embedly-instagram|article-(?:share|support)|print"
-    "|category|meta-date|meta-reviewer"
+_MARKED = "descendant-or-self::*[@class or @id or @rel or @itemprop or @data-component or self::author]"
+_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+"""The words of a class or id: `post-author`, `postAuthor` and `post_author` hold the same two."""
+_MAY_NAME_AUTHOR = re.compile("author|byl|writer", re.IGNORECASE)
+_NAMES_AUTHOR = frozenset({"author", "authors", "byline", "bylines", "byl", "writer"})
+_NAMES_SURELY = frozenset({"name", "fn", "vcard", "link", "url"})
+"""Beside one of the words above: the name itself, not a box about whoever wrote."""
+_OTHERS_TAGS = frozenset({"time", "figure"})
+_OTHERS = frozenset(
+    {"comment", "comments", "commentlist", "sidebar", "related", "share", "quote", "blockquote", "date", "category"}
 )
 _AUTHOR_CHARS = range(3, 120)
 
@@ -94,67 +90,51 @@ def _author(tree: Element) -> str | None:
     from trafilatura.json_metadata import normalize_authors
 
     marked: list[Element] = _search()(tree)
-    candidates = [
-        element
-        for element in marked
-        if element.tag == "author" or _MAY_NAME_AUTHOR.search(" ".join(element.attrib.values()))
-    ]
-    for is_marked in (_is_surely, _is_likely, _is_possibly):
-        for element in candidates:
-            if is_marked(element) and not _is_of_another(element):
+    by_doubt: dict[int, list[Element]] = {}
+    for element in marked:
+        doubt = _doubt(element)
+        if doubt is not None:
+            by_doubt.setdefault(doubt, []).append(element)
+    for doubt in sorted(by_doubt):
+        for element in by_doubt[doubt]:
+            if not _is_of_another(element, _OTHERS if doubt else _OTHERS - {"sidebar"}):
                 name = " ".join(" ".join(_texts(element)).split())
                 if len(name) in _AUTHOR_CHARS:
                     return normalize_authors(None, name)
     return None
 
 
-def _is_surely(element: Element) -> bool:
-    return element.tag == "author" or (
-        element.tag in _SURE_TAGS
-        and (
-            element.get("rel") == "author"
-            or "author" in (element.get("id"), element.get("class"))
-            or element.get("itemprop") == "author name"
-            or element.get("data-testid") in ("AuthorCard", "AuthorURL")
-            or bool(_SURE_CLASS.search(element.get("class") or ""))
-        )
-    )
+def _doubt(element: Element) -> int | None:
+    """How doubtful the mark of an author is, from 0 on; `None` where there is none."""
+    if element.tag == "author" or element.get("rel") == "author":
+        return 0
+    if "author" in (element.get("itemprop") or "").split():
+        return 1
+    if not _MAY_NAME_AUTHOR.search(_said(element)):
+        return None
+    names = _words(element)
+    if not names & _NAMES_AUTHOR:
+        return None
+    if names <= _NAMES_AUTHOR or names & _NAMES_SURELY:
+        return 1
+    return 2
 
 
-def _is_likely(element: Element) -> bool:
-    kind = element.get("class") or ""
-    return element.tag in _LIKELY_TAGS and (
-        kind in ("byline", "username", "byl", "BBL")
-        or "author" in (element.get("itemprop") or "")
-        or bool(_LIKELY_ID.search(element.get("id") or "") or _LIKELY.search(kind))
-    )
+def _words(element: Element) -> frozenset[str]:
+    return frozenset(word.lower() for word in _PARTS.findall(_said(element)))
 
 
-def _is_possibly(element: Element) -> bool:
-    return (
-        "Byline" in (element.get("data-component") or "")
-        or "author" in (element.get("itemprop") or "")
-        or "uthor" in (element.get("id") or "")
-        or bool(_POSSIBLE.search(element.get("class") or ""))
-    )
+def _said(element: Element) -> str:
+    return f"{element.get('class') or ''} {element.get('id') or ''} {element.get('data-component') or ''}"
 
 
-def _is_of_another(element: Element) -> bool:
+def _is_of_another(element: Element, others: frozenset[str]) -> bool:
     """Whether the element is in a comment, a sidebar or a picture: not the page's author."""
-    return _is_other(element) or any(_is_other(around) for around in element.iterancestors())
+    return any(_is_other(around, others) for around in (element, *element.iterancestors()))
 
 
-def _is_other(element: Element) -> bool:
-    if element.tag in ("time", "figure"):
-        return True
-    kind, identity = element.get("class") or "", element.get("id") or ""
-    return element.tag in _OTHERS_TAGS and bool(
-        kind in ("comments", "title", "date")
-        or identity == "comments"
-        or _OTHERS_ID.search(identity)
-        or _OTHERS_CLASS.search(kind)
-        or "Figure" in (element.get("data-component") or "")
-    )
+def _is_other(element: Element, others: frozenset[str] = _OTHERS) -> bool:
+    return element.tag in _OTHERS_TAGS or (element.tag not in ("html", "body") and bool(_words(element) & others))
 
 
 def _texts(element: Element) -> Iterator[str]:
