@@ -1,8 +1,9 @@
 """Giving up rights for good: no network, no other programs, no files but those below given folders.
 
-For a process that parses what strangers made, after it has imported what it needs. Owns the Linux system calls for
-that, Landlock (landlock(7), files and TCP) and seccomp (seccomp(2), everything else), and nothing of limits on memory
-or time. Neither needs root. What is already open stays usable: hand such a process its document as a descriptor.
+For a process that parses what strangers made, after it has imported what it needs; and, with fewer rights given up,
+for a program that does so. Owns the Linux system calls for that, Landlock (landlock(7), files and TCP) and seccomp
+(seccomp(2), everything else), and nothing of limits on memory or time. Neither needs root. What is already open stays
+usable: hand such a process its document as a descriptor.
 
 The code server has confinement of its own (`memento_code.confine`): it must let programs run, write and start others.
 """
@@ -11,15 +12,18 @@ import ctypes
 import os
 import platform
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 
-__all__ = ["confine_files", "confine_system_calls", "why_not_confined"]
+__all__ = ["confine_files", "confine_network", "confine_system_calls", "why_not_confined"]
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
 _ACCESSES_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15}
 """How many access rights of the file system each version of Landlock knows; since version 5, 16."""
-_READ_FILE, _READ_DIR = 1 << 2, 1 << 3
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_MAKE_SOCKET, _DEVICE_CONTROL = 1 << 9, 1 << 15
+_OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _DEVICE_CONTROL
+"""The rights that a rule on a single file may name."""
 _TCP = 0b11
 _SCOPES = 0b11
 """Abstract Unix sockets, and signals to processes outside."""
@@ -53,6 +57,12 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "fchown": (93, 55), "fchownat": (260, 54), "utimensat": (280, 88), "setxattr": (188, 5), "personality": (135, 92),
 }  # fmt: skip
 _TGKILL, _PRLIMIT64 = (234, 131), (302, 261)
+_PROGRAM_NEEDS = frozenset({
+    "socket", "socketpair", "bind", "listen", "accept", "accept4", "execve", "setpriority", "memfd_create", "chmod",
+    "fchmod", "fchmodat", "chown", "fchown", "fchownat", "utimensat", "shmget", "shmat",
+})  # fmt: skip
+"""Refused to a parser, and left to a whole program, which listens on a Unix socket of its own and writes files."""
+_UNIX = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -68,8 +78,15 @@ def why_not_confined() -> str | None:
     return None
 
 
-def confine_files(readable: Iterable[str]) -> None:
-    """From now on this process and its children read only below `readable`, and write, make and remove nothing.
+def confine_files(
+    readable: Iterable[str],
+    *,
+    runnable: Iterable[str] = (),
+    writable: Iterable[str] = (),
+    sockets: Iterable[str] = (),
+) -> None:
+    """From now on this process and its children read only below these folders or files, and write, make and remove
+    nothing but below `writable`, and Unix sockets below `sockets`; they start programs below `runnable` alone.
 
     Nor do they connect or listen over TCP (Landlock 4) or signal processes outside (Landlock 6). Paths that are not
     there are passed over.
@@ -78,15 +95,22 @@ def confine_files(readable: Iterable[str]) -> None:
         OSError: the kernel refused.
     """
     version = _landlock_version()
-    attributes = struct.pack("=Q", (1 << _ACCESSES_BY_ABI.get(version, 16)) - 1)
+    everything = (1 << _ACCESSES_BY_ABI.get(version, 16)) - 1
+    attributes = struct.pack("=Q", everything)
     if version >= 4:
         attributes += struct.pack("=Q", _TCP)
     if version >= 6:
         attributes += struct.pack("=Q", _SCOPES)
     ruleset = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0)
     try:
-        for path in readable:
-            _allow_reading(ruleset, path)
+        for paths, access in (
+            (readable, _READ_FILE | _READ_DIR),
+            (runnable, _READ_FILE | _READ_DIR | _EXECUTE),
+            (writable, everything & ~_EXECUTE),
+            (sockets, _MAKE_SOCKET),
+        ):
+            for path in paths:
+                _allow(ruleset, path, access)
         _give_up_privileges()
         _call(_RESTRICT_SELF, ruleset, 0)
     finally:
@@ -102,8 +126,23 @@ def confine_system_calls() -> None:
     Raises:
         OSError: the kernel refused, or there is no table for this machine.
     """
+    _filter_system_calls(_calls_of_a_parser)
+
+
+def confine_network() -> None:
+    """From now on this process and its children have no network and touch no other process.
+
+    They may start programs and listen on Unix sockets; they connect to none.
+
+    Raises:
+        OSError: as for `confine_system_calls`.
+    """
+    _filter_system_calls(_calls_of_a_program)
+
+
+def _filter_system_calls(of_machine: Callable[[int], list[bytes]]) -> None:
     _give_up_privileges()
-    program = _program()
+    program = _program(of_machine)
     code = ctypes.create_string_buffer(program)
     filter_program = struct.pack("@HP", len(program) // 8, ctypes.addressof(code))
     if _libc.prctl(_SET_SECCOMP, _FILTER_MODE, filter_program, 0, 0) != 0:
@@ -114,13 +153,14 @@ def _landlock_version() -> int:
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))))
 
 
-def _allow_reading(ruleset: int, path: str) -> None:
+def _allow(ruleset: int, path: str, access: int) -> None:
     try:
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
         return
     try:
-        access = _READ_FILE | _READ_DIR if os.path.isdir(path) else _READ_FILE
+        if not os.path.isdir(path):
+            access &= _OF_FILES
         _call(_ADD_RULE, ruleset, 1, struct.pack("=Qi", access, descriptor), 0)
     finally:
         os.close(descriptor)
@@ -138,7 +178,7 @@ def _call(number: int, *arguments: object) -> int:
     return result
 
 
-def _program() -> bytes:
+def _program(of_machine: Callable[[int], list[bytes]]) -> bytes:
     """The filter as classic BPF: refuse by number, allow the rest."""
     machine = platform.machine()
     if machine not in _MACHINES:
@@ -151,12 +191,25 @@ def _program() -> bytes:
         _step(_LOAD, _NUMBER),
         _step(_AT_LEAST, _X32, otherwise=1),
         _step(_RETURN, _KILL),
+        *of_machine(column),
+        _step(_RETURN, _ALLOW),
     ]
-    for numbers in _REFUSED.values():
+    return b"".join(steps)
+
+
+def _refused(column: int, but: Container[str] = ()) -> list[bytes]:
+    steps: list[bytes] = []
+    for name, numbers in _REFUSED.items():
         number = numbers[column]
-        if number is not None:
+        if number is not None and name not in but:
             steps += [_step(_EQUAL, number, otherwise=1), _step(_RETURN, _EPERM)]
-    steps += [  # a process may ask for its own limits, which is what getrlimit() does, and set none
+    return steps
+
+
+def _calls_of_a_parser(column: int) -> list[bytes]:
+    return [
+        *_refused(column),
+        # A process may ask for its own limits, which is what getrlimit() does, and set none.
         _step(_EQUAL, _PRLIMIT64[column], otherwise=8),
         _step(_LOAD, _FIRST_ARGUMENT),
         _step(_EQUAL, 0, otherwise=5),
@@ -166,15 +219,24 @@ def _program() -> bytes:
         _step(_EQUAL, 0, otherwise=1),
         _step(_RETURN, _ALLOW),
         _step(_RETURN, _EPERM),
-    ]
-    steps += [  # abort() signals its own process, which is fine
+        # abort() signals its own process, which is fine.
         _step(_EQUAL, _TGKILL[column], otherwise=3),
         _step(_LOAD, _FIRST_ARGUMENT),
         _step(_EQUAL, os.getpid(), then=1),
         _step(_RETURN, _EPERM),
-        _step(_RETURN, _ALLOW),
     ]
-    return b"".join(steps)
+
+
+def _calls_of_a_program(column: int) -> list[bytes]:
+    socket = _REFUSED["socket"][column]
+    assert socket is not None
+    return [
+        *_refused(column, but=_PROGRAM_NEEDS),
+        _step(_EQUAL, socket, otherwise=3),
+        _step(_LOAD, _FIRST_ARGUMENT),
+        _step(_EQUAL, _UNIX, then=1),
+        _step(_RETURN, _EPERM),
+    ]
 
 
 def _step(code: int, value: int, *, then: int = 0, otherwise: int = 0) -> bytes:

@@ -3,17 +3,19 @@
 Each begins with `open_member`, so that it works on `archive.zip!/member` as on a file.
 """
 
+import base64
 import dataclasses
 from typing import Any, BinaryIO
 
 from memento_documents.archive import open_member
-from memento_documents.kinds import Unreadable, detect_kind
+from memento_documents.kinds import Unreadable, detect_kind, old_office_kind
 from memento_documents.reading import read_file
 from memento_documents.tables import query
 from memento_documents.text_format import TextFormat, in_format
 
 __all__ = [
-    "layout_tables", "page_picture", "pictures", "query_table", "read_cells", "read_document", "sound", "tables",
+    "content", "layout_tables", "page_picture", "pictures", "query_table", "read_cells", "read_document", "sound",
+    "tables",
 ]  # fmt: skip
 
 
@@ -66,21 +68,26 @@ def layout_tables(file: BinaryIO, name: str, pages: list[int]) -> list[dict[str,
 
 
 def page_picture(file: BinaryIO, name: str, page: int, region: list[float] | None, max_pixels: int) -> dict[str, Any]:
-    """`pdf_pages.page_picture`, or `media.view` of an image."""
+    """`pdf_pages.page_picture`, or `media.view` of an image; of an Office file {office: kind}, to be printed first."""
+    from memento_documents.office_pages import OFFICE_KINDS
+
     file, name = open_member(file, name)
-    kind = detect_kind(file, name)
+    kind = old_office_kind(file) or detect_kind(file, name)
+    if kind in OFFICE_KINDS:
+        return {"office": kind}
     if kind == "image":
         from memento_documents.media import view
 
         return view(file, page, region, max_pixels)
-    if kind in ("docx", "pptx", "odt", "odp"):
-        raise Unreadable(
-            f"This is {kind}; how its pages look cannot be shown, because nothing here draws Office files. Read it "
-            "with read_document, look at its pictures with describe_media, or have it saved as PDF."
-        )
     from memento_documents.pdf_pages import page_picture as draw
 
     return draw(_pdf(file, name), page, region, max_pixels)
+
+
+def content(file: BinaryIO, name: str) -> str:
+    """The bytes of a member in base64."""
+    file, _ = open_member(file, name)
+    return base64.b64encode(file.read()).decode()
 
 
 def _pdf(file: BinaryIO, name: str) -> BinaryIO:

@@ -13,7 +13,7 @@ import zlib
 from pathlib import PurePath
 from typing import BinaryIO, Literal
 
-__all__ = ["MEMBER_MARK", "Kind", "Unreadable", "detect_kind"]
+__all__ = ["MEMBER_MARK", "Kind", "OldOfficeKind", "Unreadable", "detect_kind", "old_office_kind"]
 
 MEMBER_MARK = "!/"
 """Between an archive and the member of it that is meant: `data.zip!/table.csv`."""
@@ -24,6 +24,9 @@ Kind = Literal[
     "yaml", "eml", "text", "image", "audio", "video", "zip", "tar", "gzip", "bzip2", "xz",
 ]
 # fmt: on
+
+OldOfficeKind = Literal["rtf", "doc", "ppt"]
+"""What is not read here, but can be drawn where LibreOffice is installed."""
 
 _PEEK_BYTES = 4096
 _PDF_HEADER_WITHIN = 1024
@@ -74,6 +77,8 @@ _MAIL_HEADERS_KNOWN = re.compile(
 )
 _TAR_MAGIC_AT = 257
 _MANIFEST_BYTES = 1_000_000
+_OLE_START = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_OLE_SEARCHED_BYTES = 8 << 20
 _WORKBOOK_START = b"\x09\x08\x10\x00\x00\x06\x05\x00"
 """BOF of a workbook of Excel 97 or later ([MS-XLS] 2.4.21)."""
 
@@ -97,7 +102,7 @@ def detect_kind(file: BinaryIO, name: str) -> Kind:
         return "pdf"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _kind_of_zip(file)
-    if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
+    if head.startswith(_OLE_START):
         return _kind_of_ole(file)
     kind = _kind_of_binary(head)
     if kind is not None:
@@ -108,6 +113,20 @@ def detect_kind(file: BinaryIO, name: str) -> Kind:
     if not head.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\x00" in head:
         raise Unreadable("This is a binary file of an unknown kind; there is no text to read in it.")
     return _kind_of_text(head, name)
+
+
+def old_office_kind(file: BinaryIO) -> OldOfficeKind | None:
+    """Which of the kinds that `detect_kind` refuses as too old `file` is, if any; leaves it at its start."""
+    file.seek(0)
+    content = file.read(_OLE_SEARCHED_BYTES)
+    file.seek(0)
+    if content.startswith(b"{\\rtf"):
+        return "rtf"
+    if not content.startswith(_OLE_START) or _utf16("EncryptedPackage") in content:
+        return None
+    if _utf16("WordDocument") in content:
+        return "doc"
+    return "ppt" if _utf16("PowerPoint Document") in content else None
 
 
 def _kind_of_binary(head: bytes) -> Kind | None:
@@ -179,7 +198,7 @@ def _start_of(archive: zipfile.ZipFile, name: str, size: int) -> bytes:
 
 def _kind_of_ole(file: BinaryIO) -> Kind:
     """OLE2 holds both the Office formats before 2007 and every password-protected Office file since."""
-    content = file.read(8 << 20)
+    content = file.read(_OLE_SEARCHED_BYTES)
     file.seek(0)
     if _utf16("EncryptedPackage") in content:
         raise Unreadable("The Office file is encrypted with a password; save a copy without one.")

@@ -4,16 +4,17 @@ Owns the way from a name to parsed text, and the memory of it: a document is kno
 same content under two names is read once, and a changed file is read anew.
 """
 
+import base64
 import hashlib
 import os
 import re
 import stat
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +23,7 @@ import anyio.to_thread
 from memento_documents.cache import DocumentCache
 from memento_documents.isolation import Isolation, OnProgress
 from memento_documents.kinds import MEMBER_MARK, Unreadable
+from memento_documents.office_pages import OfficePages, no_office
 from memento_documents.reading import Document, Section
 from memento_documents.text_format import TextFormat
 from memento_kit import AllowedPaths
@@ -55,6 +57,7 @@ class Library:
         cache_chars: int,
         layout: Isolation | None = None,
         cache: DocumentCache | None = None,
+        office: OfficePages | None = None,
         web: "SafeHttp | None" = None,
     ) -> None:
         self._cache = cache
@@ -62,6 +65,9 @@ class Library:
         self._pages: OrderedDict[str, bytes] = OrderedDict()
         self._paths = paths
         self._layout = layout
+        self._office = office
+        self._printed: tuple[tuple[str, ...], bytes] | None = None
+        """The last Office file that was printed, so that looking through its pages prints it once."""
         self._isolation = isolation
         self._max_file_bytes = max_file_bytes
         self._cache_chars = cache_chars
@@ -119,6 +125,47 @@ class Library:
                 opened.descriptor,
                 on_progress=on_progress,
             )
+
+    async def page_picture(self, source: str, page: int, region: list[float] | None, max_pixels: int) -> dict[str, Any]:
+        """`jobs.page_picture`; an Office file is printed to PDF first, and the PDF kept like parsed text.
+
+        Raises:
+            PathNotAllowed, Unreadable: as for `read`, and where there is no LibreOffice.
+        """
+        job, how = "memento_documents.jobs:page_picture", [page, region, max_pixels]
+        async with self._opened(source) as opened:
+            raw: dict[str, Any] = await self._isolation.run(job, [opened.name, *how], opened.descriptor)
+            if "office" not in raw:
+                return raw
+            pdf = await self._print(opened, raw["office"])
+        with tempfile.TemporaryFile() as file:
+            file.write(pdf)
+            file.flush()
+            return await self._isolation.run(job, ["document.pdf", *how], file.fileno())
+
+    async def _print(self, opened: _Opened, kind: str) -> bytes:
+        if self._office is None:
+            raise no_office(kind)
+        version = await anyio.to_thread.run_sync(self._office.version)
+        key = (await self._hash(opened), opened.members, kind, version)
+        if self._printed is not None and self._printed[0] == key:
+            return self._printed[1]
+        kept = None if self._cache is None else await anyio.to_thread.run_sync(self._cache.get, key)
+        if kept is None:
+            pdf = await self._office.to_pdf(kind, await self._writer(opened))
+            if self._cache is not None:
+                await anyio.to_thread.run_sync(self._cache.put, key, base64.b64encode(pdf).decode())
+        else:
+            pdf = base64.b64decode(kept)
+        self._printed = key, pdf
+        return pdf
+
+    async def _writer(self, opened: _Opened) -> Callable[[Path], None]:
+        """What puts the document's bytes at a path. What is in an archive is unpacked in isolation."""
+        if opened.members:
+            packed: str = await self._isolation.run("memento_documents.jobs:content", [opened.name], opened.descriptor)
+            return lambda path: _write(path, base64.b64decode(packed))
+        return lambda path: _copy(opened.descriptor, path)
 
     async def tables(
         self, source: str, pages: str | None, *, on_progress: OnProgress | None = None
@@ -216,6 +263,16 @@ class Library:
         """Let the longest unused go until the rest fits; the newest stays whatever its size."""
         while len(self._documents) > 1 and sum(map(_chars, self._documents.values())) > self._cache_chars:
             self._documents.popitem(last=False)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _copy(descriptor: int, path: Path) -> None:
+    with path.open("wb") as file:
+        while piece := os.pread(descriptor, _HASHED_AT_ONCE_BYTES, file.tell()):
+            file.write(piece)
 
 
 def _chars(document: Document) -> int:

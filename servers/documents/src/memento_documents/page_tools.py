@@ -109,7 +109,7 @@ def add_page_tools(server: Server[Library], *, max_chars: int, max_pixels: int) 
     async def view_page(
         ctx: Context[Library],
         source: Annotated[str, source_field],
-        page: Annotated[int, Field(ge=1, description="Page number, from 1")] = 1,
+        page: Annotated[int, Field(ge=1, description="Page, slide or sheet, from 1")] = 1,
         region: Annotated[
             list[Annotated[float, Field(ge=0, le=1)]] | None,
             Field(min_length=4, max_length=4, description="Part of it: x0, y0, x1, y1 in shares, as [0, 0, 1, 0.5]"),
@@ -118,11 +118,14 @@ def add_page_tools(server: Server[Library], *, max_chars: int, max_pixels: int) 
             str | None, Field(max_length=40, description="`next_cursor` of the view before, in place of `page`")
         ] = None,
     ) -> Annotated[CallToolResult, PageView]:
-        """See a PDF page or an image, or a region of it enlarged: figures, charts, scans, doubtful tables."""
+        """See a PDF page or an image, or a region of it enlarged: figures, charts, scans, doubtful tables.
+
+        Pages, slides and whole sheets of Office files too, where LibreOffice is installed; the first takes seconds.
+        """
         library, question = ctx.request_context.lifespan_context, ("view_page", source, region)
         with told_to_model(source):
             page = position_of(cursor, *question) or page
-            raw: dict[str, Any] = await library.run("page_picture", source, [page, region, max_pixels])
+            raw: dict[str, Any] = await library.page_picture(source, page, region, max_pixels)
         view = PageView(source=source, page=page, total=raw["pages"], width=raw["width"], height=raw["height"])
         view.next_cursor = to_cursor(page + 1, *question) if page < view.total else None
         said = f"Page {page} of {view.total} of {source}, {view.width} x {view.height} pixels."

@@ -5,6 +5,7 @@ parsed by `library`, in the children of `isolation`; this process never parses o
 """
 
 import dataclasses
+import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from memento_documents.library import Library
 from memento_documents.marked_text import MarkedText, chosen_sections, place
 from memento_documents.media_tools import add_media_tools
 from memento_documents.models import Endpoint, Models
+from memento_documents.office_pages import OfficePages
 from memento_documents.page_tools import add_page_tools
 from memento_documents.passages import Hit, find_passages
 from memento_documents.pdf_layout import is_installed as layout_is_installed
@@ -76,6 +78,12 @@ class Settings(ServerSettings):
     """After how long without work the process with the table model ends; the next table starts it again."""
     max_megapixels: float = Field(default=1.5, gt=0, le=50)
     """Size of a page's picture."""
+    soffice: str = "soffice"
+    """LibreOffice, which `view_page` draws Office files with: its name on the PATH, or its path; empty goes without."""
+    soffice_seconds: float = Field(default=60.0, gt=0)
+    """How long it may take over one file."""
+    soffice_megabytes: int = Field(default=2_048, ge=512)
+    """Memory it may have."""
     cache_megachars: int = Field(default=50, ge=0)
     """Parsed text kept in memory, in millions of characters."""
     cache_megabytes: int = Field(default=500, ge=0)
@@ -114,6 +122,13 @@ class Settings(ServerSettings):
                 raise ValueError(f"{names[0]} and {names[1]} belong together; set both or neither")
             if base_url is not None and not base_url.startswith(("http://", "https://")):
                 raise ValueError(f"{names[0]} must begin with http:// or https://")
+        return self
+
+    @model_validator(mode="after")
+    def _soffice_is_there(self) -> Self:
+        if "/" in self.soffice and shutil.which(self.soffice) is None:
+            name = self.environment_variable("soffice")
+            raise ValueError(f"{name}: there is no program at {self.soffice!r}; correct it, or leave it empty")
         return self
 
 
@@ -229,6 +244,7 @@ def build_server(
                 max_file_bytes=max_file_bytes,
                 cache_chars=settings.cache_megachars * 1_000_000,
                 cache=_cache(settings),
+                office=_office(settings, max_file_bytes),
                 web=web,
             )
 
@@ -399,6 +415,18 @@ def _cache(settings: Settings) -> DocumentCache | None:
         return None
     folder = settings.cache_folder or memento_home() / "cache" / "documents"
     return DocumentCache(folder, max_bytes=settings.cache_megabytes * 1_000_000)
+
+
+def _office(settings: Settings, max_pdf_bytes: int) -> OfficePages | None:
+    program = shutil.which(settings.soffice) if settings.soffice else None
+    if program is None:
+        return None
+    return OfficePages(
+        program,
+        seconds=settings.soffice_seconds,
+        memory_bytes=settings.soffice_megabytes << 20,
+        max_pdf_bytes=max_pdf_bytes,
+    )
 
 
 def _passage(hit: Hit, source: str, document: Document, marked: MarkedText) -> Passage:
