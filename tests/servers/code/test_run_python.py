@@ -75,6 +75,12 @@ async def test_an_exception_is_an_error_with_a_short_traceback_and_the_session_l
     assert after["value"] == "5"
 
 
+async def test_bad_syntax_is_shown_by_its_own_line_alone() -> None:
+    async with server("landlock") as client:
+        ran = await run(client, "y = 1\nx = = 1")
+    assert ran["error"]["traceback"].startswith('  File "<cell 1>", line 2\n    x = = 1\n'), ran
+
+
 async def test_code_over_its_time_is_interrupted_and_its_variables_stay(level: Level) -> None:
     async with server(level) as client:
         result = await call(client, "z = 7\nimport time\ntime.sleep(60)", timeout_seconds=0.3)

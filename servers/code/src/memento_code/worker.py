@@ -192,7 +192,7 @@ class _Worker:
 
     def _execute(self, code: str, name: str) -> object:
         """Run the statements, and return the value of the last one when it is an expression."""
-        tree = ast.parse(code, name)
+        tree: Any = compile(code, name, "exec", ast.PyCF_ONLY_AST)  # as `ast.parse`, whose frame a traceback would show
         last = tree.body[-1] if tree.body else None
         if isinstance(last, ast.Expr):
             tree.body.pop()
