@@ -206,7 +206,7 @@ async def test_hidden_text_is_left_out_counted_and_reported(web: LoopbackServer)
 
 async def test_a_page_that_scripts_would_fill_says_so(web: LoopbackServer) -> None:
     web.answers["/"] = html('<body><div id="root"></div><script src="/app.js"></script></body>')
-    async with crawl(web, browser_path=Path("/nowhere")) as client:
+    async with crawl(web, browser_path="none") as client:
         page = page_of(await client.call_tool("read_page", {"url": web.base}))
         refused = await client.call_tool("read_page", {"url": web.base, "render": "always"})
     assert page["render_reason"] == "There is no browser here."
@@ -214,6 +214,11 @@ async def test_a_page_that_scripts_would_fill_says_so(web: LoopbackServer) -> No
     assert "MEMENTO_CRAWL_BROWSER_PATH" in said(refused)
     assert any("made by scripts" in warning for warning in page["warnings"])
     assert any("holds no text" in warning for warning in page["warnings"])
+
+
+def test_a_path_where_no_browser_is_stops_the_start() -> None:
+    with pytest.raises(StartupError, match="MEMENTO_CRAWL_BROWSER_PATH: there is no file '/nowhere/chromium'"):
+        Settings(browser_path=Path("/nowhere/chromium"))
 
 
 async def test_an_address_to_go_on_to_is_told_and_not_followed(web: LoopbackServer) -> None:

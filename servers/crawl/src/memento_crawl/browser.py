@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 import anyio.abc
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, CDPSession, Playwright
     from playwright.async_api import Page as Tab
 
-__all__ = ["Browser", "BrowserLimits", "BrowserProblem", "Rendered", "find_browser"]
+__all__ = ["Browser", "BrowserChoice", "BrowserLimits", "BrowserProblem", "Rendered", "find_browser"]
 
 logger = logging.getLogger(__name__)
 
@@ -233,9 +233,13 @@ class Rendered:
     """Hosts that parts of the page were not loaded from."""
 
 
-def find_browser(path: Path | None) -> str | None:
+BrowserChoice = Path | Literal["none"] | None
+"""A browser's path, none at all, or (`None`) whichever is found."""
+
+
+def find_browser(path: BrowserChoice) -> str | None:
     """Return the browser to start: `path`, one of the system's, else Playwright's own; `None` if there is none."""
-    if importlib.util.find_spec("playwright") is None:
+    if path == "none" or importlib.util.find_spec("playwright") is None:
         return None
     if path is not None:
         return str(path) if path.is_file() else None
@@ -256,11 +260,11 @@ class Browser:
     """Shows pages, any number of calls at once, `limits.contexts` of them at a time. Open with `async with`."""
 
     def __init__(
-        self, guard: AddressGuard, limits: BrowserLimits, *, path: Path | None, user_agent: str, language: str
+        self, guard: AddressGuard, limits: BrowserLimits, *, path: BrowserChoice, user_agent: str, language: str
     ) -> None:
         self._guard = guard
         self._limits = limits
-        self._path = path
+        self._path: BrowserChoice = path
         self._user_agent = user_agent
         self._language = language
         self._slots = anyio.Semaphore(limits.contexts)

@@ -9,17 +9,17 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import httpx2
 from anyio import to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
 from mcp.types import CallToolResult, ImageContent, ResourceLink, TextContent, ToolAnnotations
-from pydantic import BaseModel, BeforeValidator, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from memento_crawl.browser import Browser, BrowserLimits, BrowserProblem
+from memento_crawl.browser import Browser, BrowserChoice, BrowserLimits, BrowserProblem
 from memento_crawl.downloads import Downloads
 from memento_crawl.extraction import Content, Format
 from memento_crawl.page_answer import AnswerModel, ModelFailed, PageAnswer
@@ -81,8 +81,9 @@ class Settings(ServerSettings):
     """A model that takes longer is not waited for; the passages are then ranked without it."""
     model_chars: int = Field(default=60_000, ge=1_000)
     """How much of a page the model is given; of a longer one the passages that hold the question's words."""
-    browser_path: Path | None = None
-    """Chromium, Chrome or Edge for pages that scripts make; by default the system's, else Playwright's own."""
+    browser_path: BrowserChoice = None
+    """Chromium, Chrome or Edge for pages that scripts make; by default the system's, else Playwright's own. `none`: no
+    page is shown in a browser."""
     browser_contexts: int = Field(default=2, ge=1)
     """How many pages the browser shows at once."""
     render_seconds: float = Field(default=30.0, gt=0)
@@ -122,6 +123,13 @@ class Settings(ServerSettings):
         "application/octet-stream",
     )
     """Beginnings of the content types that may be downloaded, joined by commas."""
+
+    @model_validator(mode="after")
+    def _browser_is_there(self) -> Self:
+        if isinstance(self.browser_path, Path) and not self.browser_path.is_file():
+            name = self.environment_variable("browser_path")
+            raise ValueError(f"{name}: there is no file {str(self.browser_path)!r}; correct it, or leave it out")
+        return self
 
 
 class PageText(BaseModel):
