@@ -112,6 +112,25 @@ time.sleep(60)
     assert ran.lost == "its processes used more than 300 MiB of memory together"
 
 
+@pytest.mark.usefixtures("through_two_streams")
+@pytest.mark.parametrize(
+    "said", ['{"type": "exit"}', '{"type": "exit", "code": null}', '{"type": "exit", "code": "9"}']
+)
+async def test_an_exit_that_the_code_makes_up_costs_its_own_session_and_no_more(said: str) -> None:
+    forge = f"""
+import os
+for descriptor in range(3, 256):
+    try:
+        os.write(descriptor, {said.encode()!r} + b"\\n")
+    except OSError:
+        pass
+"""
+    sandbox = await find_sandbox(LIMITS, wanted="landlock", allow_none=False)
+    async with await sandbox.start(max_value_chars=1_000, output_bytes=1_000) as session:
+        ran = await session.run(forge, timeout_seconds=30)
+    assert ran.lost == "the code wrote into the session's own pipe"
+
+
 async def test_an_engine_that_does_not_work_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(name: str) -> None:
         return None

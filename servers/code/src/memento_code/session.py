@@ -347,18 +347,21 @@ class Session:
             if line is None:
                 raise SessionLost(await self._cause_of_death())
             try:
-                event = from_json(line, allow_inf_nan=False)
+                event = cast("object", from_json(line, allow_inf_nan=False))
                 if not isinstance(event, dict):
                     raise ValueError("not an object")
-                if self._engine is not None and cast("dict[str, object]", event).get("type") == "exit":
-                    self._exit_code = int(cast("Any", event)["code"])
-                    continue  # the end of the stream follows
-                if cast("dict[str, object]", event).get("type") not in ("stdout", "stderr"):  # these are cut instead
+                told = cast("dict[str, object]", event)
+                if told.get("type") not in ("stdout", "stderr"):  # these are cut instead
                     self._taken_bytes += len(line)
                     if self._taken_bytes > _MAX_EVENTS_BYTES:
                         raise SessionLost("the code showed more than a session may")
-                if cast("dict[str, object]", event).get("call") == call:
-                    execution.take(cast("object", event))
+                if self._engine is not None and told.get("type") == "exit":  # the supervisor's, if it is the last
+                    code = told.get("code")
+                    if not isinstance(code, int):
+                        raise ValueError("not an exit code")
+                    self._exit_code = code
+                elif told.get("call") == call:
+                    execution.take(told)
             except ValueError as exc:
                 raise SessionLost("the code wrote into the session's own pipe") from exc
 
