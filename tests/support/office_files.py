@@ -204,7 +204,8 @@ def epub_bytes() -> bytes:
             "OEBPS/book.opf": package.encode(),
             "OEBPS/nav.xhtml": navigation.encode(),
             "OEBPS/a.xhtml": b"<html><body><h1>Ebb</h1><p>The lighthouse was kept by Jon&nbsp;Vik.</p></body></html>",
-            "OEBPS/b c.xhtml": b"<html><body><h1>Flood</h1><ul><li>one</li></ul></body></html>",
+            "OEBPS/b c.xhtml": b"<html><head><title>Tides</title></head><body>"
+            b"<h2>Flood</h2><ul><li>one</li></ul></body></html>",
         }
     )
 

@@ -23,6 +23,9 @@ PAGES: dict[str, str] = {
     "a byline with a date in it": '<div class="byline">By Ann Porter <time>5 March 2024</time></div>',
     "itemprop": '<span itemprop="author">Ann Porter</span>',
     "the surer mark, though later": '<div class="post-author-box">All our writers</div><a rel="author">Ann Porter</a>',
+    "the name's own mark, though later": '<div class="post-author-box">All our writers</div>'
+    '<span class="author-name">Ann Porter</span>',
+    "a sure mark in the sidebar": '<div class="sidebar"><a rel="author">Ann Porter</a></div>',
     "only in the comments": '<div class="comments"><span class="author">Some Reader</span></div>',
     "only in the sidebar": '<div class="sidebar"><a class="author-name">Some Editor</a></div>',
     "a mark with no name": '<span class="author">x</span><p class="Byline">Ann Porter</p>',
@@ -33,7 +36,10 @@ PAGES: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("kind", PAGES)
+FOUND_BY_US_ALONE = {"a sure mark in the sidebar"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PAGES if kind not in FOUND_BY_US_ALONE])
 def test_title_author_date_and_site_are_those_the_library_finds(kind: str) -> None:
     from trafilatura.metadata import extract_metadata
 
@@ -51,6 +57,7 @@ def test_the_samples_hold_what_is_looked_for() -> None:
     assert named == {
         *("a head", "JSON-LD", "broken JSON-LD", "an account for a name", "rel=author", "a byline with a date in it"),
         *("itemprop", "the surer mark, though later", "a mark with no name", "an author element"),
+        *("the name's own mark, though later", "a sure mark in the sidebar"),
     }
     assert found["a head"]["site"] == "The Sea Review"
     assert found["a canonical address with a day"]["published"] == "2024-03-05"

@@ -130,6 +130,18 @@ def test_a_presentation_comes_slide_by_slide_with_notes_tables_charts_and_pictur
     )
 
 
+def test_the_main_part_of_a_presentation_may_have_any_name() -> None:
+    with zipfile.ZipFile(io.BytesIO(pptx_bytes())) as show:
+        members = {name: show.read(name) for name in show.namelist()}
+    renamed = {
+        name.replace("presentation.xml", "show.xml"): content.replace(b"ppt/presentation.xml", b"ppt/show.xml")
+        for name, content in members.items()
+    }
+    assert "ppt/_rels/show.xml.rels" in renamed
+    document = read(zip_bytes(renamed))
+    assert (document.kind, [slide.title for slide in document.sections]) == ("pptx", ["Plan of 2024", "Numbers"])
+
+
 def test_a_word_document_comes_with_lists_pictures_comments_and_page_headers() -> None:
     (section,) = read(docx_bytes()).sections
     assert section.text == (
@@ -151,7 +163,7 @@ def test_a_book_comes_by_chapter_with_the_titles_of_its_table_of_contents() -> N
     book = read(epub_bytes())
     assert book.title == "Tides (M. Vik)"
     assert [(chapter.page, chapter.title) for chapter in book.sections] == [(1, "Ebb"), (2, "Flood")]
-    assert book.sections[1].text == "# Flood\n\n- one\n"
+    assert book.sections[1].text == "## Flood\n\n- one\n"  # not under the title of the book once more
 
 
 def test_a_mail_shows_headers_text_once_and_its_attachments() -> None:

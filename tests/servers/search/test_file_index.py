@@ -85,3 +85,6 @@ def test_in_a_large_index_a_telling_word_decides_and_common_words_alone_still_fi
     index.store(read_file(f"/lib/lateen {number}.txt", "lateen") for number in range(7000))
     again = index.search("lateen bay rig", roots=[Path("/lib")], limit=10)
     assert (again.hits[0].path, again.total) == ("/lib/x.txt", 1)
+    assert index.search("boat sails", roots=[Path("/lib")], limit=10).total == 6000
+    inside = index.search("lateen bay", roots=[Path("/lib/x.txt")], limit=10)
+    assert [hit.path for hit in inside.hits] == ["/lib/x.txt"]
