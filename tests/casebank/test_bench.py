@@ -169,7 +169,7 @@ def test_every_variant_differs_from_the_base(data: Utterances) -> None:
     base = run_simulation(data, PolicySpec("beta_ts"), seed=0, length=1_000)
     for variant in ("poison", "drift", "false_positive", "useless"):
         other = run_simulation(data, PolicySpec("beta_ts"), seed=0, variant=variant, length=1_000)
-        assert other.cumulative != base.cumulative, variant
+        assert other.lift != base.lift, variant  # an expectation: the dice cannot make two runs equal by chance
     with pytest.raises(ValueError, match="no variant 'storm'"):
         run_simulation(data, PolicySpec("bag"), seed=0, variant="storm")
 

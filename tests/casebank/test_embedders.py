@@ -188,7 +188,7 @@ async def test_another_embedder_is_refused_with_the_way_out_and_reembed_resumes(
         found = await bank.retrieve("question 17")
         await bank.record_outcome(1.0, "verifier", decision_id=found.decision.id)
 
-    with pytest.raises(BankError, match=r"'hashing-1/64'.*'hashing-1/128'.*memento-casebank reembed"):
+    with pytest.raises(BankError, match=r"'hashing-2/64'.*'hashing-2/128'.*memento-casebank reembed"):
         async with CaseBank.open(tmp_path, embedder=HashingEmbedder(128)):
             pass
 

@@ -181,7 +181,7 @@ async def test_a_decision_can_be_drawn_again_from_its_logged_seed(tmp_path: Path
     shown: list[list[str]] = []
     for name in ("a", "b"):
         async with CaseBank.open(tmp_path / name, settings=settings) as bank:
-            rewards = iter([1.0, 0.0, 1.0, 1.0, 0.0] * 10)
+            rewards = iter([1.0, 1.0, 0.0, 1.0, 1.0] * 10)
             questions: list[str] = []
             for turn in range(50):
                 found = await bank.retrieve(f"{TOPICS[turn % 4]} {turn}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memento_casebank.shelf import Shelf
+from memento_casebank.shelf import Shelf, highest
 
 __all__ = ["CandidateSettings", "Found", "find"]
 
@@ -66,12 +66,10 @@ def find(
     if n == 0 or not (everyone or allowed.any()):
         empty = np.zeros(0, np.float32)
         return Found(np.zeros(0, np.intp), empty, empty)
-    cosine: Floats = shelf.vectors @ vector
-    masked = cosine if everyone else np.where(allowed, cosine, np.float32(-np.inf))
-    near = _top(masked, 2 * settings.dense)  # the second half is only for the exposure floor
+    near = shelf.nearest(vector, 2 * settings.dense, None if everyone else allowed)  # half for the exposure floor only
     bm25 = shelf.words.scores(text) if settings.lexical else np.zeros(n, np.float32)
     sharing = np.flatnonzero(bm25 if everyone else bm25 * allowed)
-    worded = sharing[_top(bm25[sharing], settings.lexical)]
+    worded = sharing[highest(bm25[sharing], settings.lexical)]
     pool, score = _fuse([near[: settings.dense], worded], settings.fusion_constant)
     if one_per_group:
         pool, score = _one_per_group(shelf, pool, score)
@@ -79,17 +77,7 @@ def find(
     rows = _with_newcomers(shelf, pool[kept], near, settings)
     words: Floats = bm25[rows]
     best = max(float(words.max(initial=0.0)), 1e-9)
-    return Found(rows, cosine[rows], (words / best).astype(np.float32))
-
-
-def _top(scores: Floats, count: int) -> Rows:
-    """Indices of the `count` highest finite scores, best first, ties to the newer row."""
-    count = min(count, len(scores))
-    if count == 0:
-        return np.zeros(0, np.intp)
-    best = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
-    best = best[np.isfinite(scores[best])]
-    return best[np.lexsort((-best, -scores[best]))]
+    return Found(rows, shelf.vectors[rows] @ vector, (words / best).astype(np.float32))
 
 
 def _fuse(rankings: list[Rows], constant: float) -> tuple[Rows, Floats]:

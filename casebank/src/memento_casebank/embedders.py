@@ -88,21 +88,21 @@ class HashingEmbedder:
     for the inverse document frequency that a fitted model would have.
     """
 
-    _WORD_WEIGHT = 1.0
+    _WORD_WEIGHT = 0.5  # beside its n-grams, which say the same and tolerate inflection
     _PAIR_WEIGHT = 0.25
-    _STOP_WEIGHT = 0.25
+    _STOP_WEIGHT = 0.5
     _LENGTH_WEIGHT = 0.1  # per character up to 10: long words are rarer, so they tell more
     _NGRAM_SIZES = (3, 4, 5)
     _BUCKETS_PER_FEATURE = 4  # spreads collisions: two features that share one bucket still differ in three
     _MAX_WORDS = 2_000  # a task text, not a document: bounds the time spent on a pasted file
 
-    def __init__(self, dim: int = 256) -> None:
+    def __init__(self, dim: int = 512) -> None:
         self._dim = dim
         self._word_vector: Callable[[str], Vectors] = functools.lru_cache(maxsize=20_000)(self._make_word_vector)
 
     @property
     def id(self) -> str:
-        return f"hashing-1/{self._dim}"
+        return f"hashing-2/{self._dim}"
 
     @property
     def dim(self) -> int:
@@ -323,7 +323,7 @@ def make_embedder(
         ValueError: there is no embedder of that name.
     """
     if name == "hashing":
-        return HashingEmbedder(dim or 256)
+        return HashingEmbedder(dim or 512)
     if name == "openai":
         return OpenAIEmbedder(
             model or "text-embedding-3-small",

@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 from memento_casebank.lexical import InvertedIndex
 from memento_casebank.policies.base import KIND_CODES, stable_key
 from memento_casebank.records import Case, CaseStatus, InForce, plan_signature, plan_steps, task_key
+from memento_casebank.sketches import Sketches
 
-__all__ = ["STATUS_CODES", "Shelf"]
+__all__ = ["STATUS_CODES", "Shelf", "highest"]
 
 STATUS_CODES: dict[CaseStatus, int] = {"active": 0, "disabled": 1, "quarantined": 2, "archived": 3}
 _STATUS_NAMES: list[CaseStatus] = list(STATUS_CODES)
 
 _HEAD = 32
 """Dimensions that `near` looks at first."""
+
+_LOOK_AT = 6
+"""Rows that `nearest` looks at exactly for each one asked for: of the 32 nearest it misses one in a thousand."""
+_ALL_BELOW = 4
+"""`nearest` looks at all rows when there are fewer than this many times those it would look at: it is as fast."""
 
 _COLUMNS = np.dtype(
     [
@@ -53,6 +59,7 @@ class Shelf:
         self._vectors = np.zeros((64, dim), np.float32)
         self._heads = np.zeros((64, min(_HEAD, dim)), np.float32)
         self._rests = np.zeros(64, np.float32)
+        self._sketches = Sketches(dim)
         # What every retrieval asks of every row, apart from the wide table: one byte per case to scan.
         self._episodes_shown = np.zeros(64, np.bool_)
         self._strategies_shown = np.zeros(64, np.bool_)
@@ -60,6 +67,21 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def nearest(self, vector: NDArray[np.float32], count: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.intp]:
+        """At most `count` of the `allowed` (N,) rows (None: all) with the highest cosine to `vector`, best first.
+
+        Ties go to the newer row. On a large shelf sketches tell which rows to look at, so a far row of the answer may
+        be missing: `memento-casebank bench latency` prints the recall.
+        """
+        looked_at = _LOOK_AT * count
+        if len(self) >= _ALL_BELOW * looked_at:
+            rows = self._sketches.closest(self.vectors, vector, looked_at, allowed)
+        elif allowed is not None:
+            rows = np.flatnonzero(allowed)
+        else:
+            return highest(self.vectors @ vector, count)
+        return rows[highest(self.vectors[rows] @ vector, count)]
 
     def near(self, vector: NDArray[np.float32], plan: int, cosine: float) -> NDArray[np.intp]:
         """Rows of the same plan whose cosine to `vector` is at least `cosine`, oldest first.
@@ -142,6 +164,15 @@ class Shelf:
         self._rests = _longer(self._rests, capacity)
         self._episodes_shown = _longer(self._episodes_shown, capacity)
         self._strategies_shown = _longer(self._strategies_shown, capacity)
+
+
+def highest(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Indices of the `count` highest scores, best first, ties to the later one."""
+    count = min(count, len(scores))
+    if count == 0:
+        return np.zeros(0, np.intp)
+    best = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
+    return best[np.lexsort((-best, -scores[best]))]
 
 
 def _longer(array: NDArray[Any], capacity: int) -> NDArray[Any]:

@@ -1,0 +1,81 @@
+"""Bits that stand in for vectors: which few of very many rows are worth an exact look.
+
+A sketch is the signs of a vector's coordinates after a random rotation, 1,024 bits whatever the dimension. The share of
+bits in which two sketches differ grows with the angle between the vectors (Charikar 2002, random hyperplanes), so
+counting differing bits ranks rows nearly as their cosines do, from 128 bytes a row where the vector itself has
+thousands. The rotation is a random change of signs followed by a discrete Fourier transform, which costs microseconds
+and keeps no matrix (Ailon & Chazelle 2009); vectors of fewer than 1,024 dimensions are rotated several times.
+
+Owns the bits. It neither keeps the vectors nor ranks: whoever asks looks at the returned rows exactly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BITS", "Sketches"]
+
+Floats = NDArray[np.float32]
+
+BITS = 1_024
+_WORDS = BITS // 64
+_BATCH_ROWS = 4_096
+"""Rows rotated or compared at a time, so that what is at work stays in the processor's caches."""
+
+
+class Sketches:
+    """Sketches of the rows of a growing matrix that are made when they are first asked for."""
+
+    def __init__(self, dim: int) -> None:
+        dice = np.random.default_rng(dim)  # part of no record: only which rows are looked at depends on it
+        self._signs = [dice.choice(np.array([-1, 1], np.float32), dim) for _ in range(-(-BITS // dim))]
+        self._bits = np.zeros((_WORDS, 0), np.uint64)  # a row's bits stand in a column: words are compared one by one
+        self._made = 0
+
+    def closest(
+        self, vectors: Floats, vector: Floats, count: int, allowed: NDArray[np.bool_] | None
+    ) -> NDArray[np.intp]:
+        """Rows of `vectors` (N, D) whose sketches are closest to that of `vector` (D,), in the order of the rows.
+
+        At least `count` (fewer only where fewer are allowed), and all that are as close as the last of them.
+
+        Args:
+            vectors: the same matrix each time, with rows added at its end.
+            vector: what to be close to.
+            count: how many rows, at least 1.
+            allowed: (N,) which rows may be returned; None: all.
+        """
+        self._catch_up(vectors)
+        wanted = self._sketch(vector[np.newaxis])[:, 0]
+        differing = np.empty(len(vectors), np.uint16)
+        for start in range(0, len(vectors), _BATCH_ROWS):
+            part = slice(start, min(start + _BATCH_ROWS, len(vectors)))
+            np.bitwise_count(self._bits[:, part] ^ wanted[:, np.newaxis]).sum(
+                axis=0, dtype=np.uint16, out=differing[part]
+            )
+        if allowed is not None:
+            differing[~allowed] = BITS + 1
+        count = min(count, len(vectors))
+        furthest = min(int(np.partition(differing, count - 1)[count - 1]), BITS)
+        return np.flatnonzero(differing <= furthest)
+
+    def _catch_up(self, vectors: Floats) -> None:
+        """Make the sketches of the rows that were added since."""
+        if len(vectors) > self._bits.shape[1]:
+            longer = np.zeros((_WORDS, max(2 * self._made, len(vectors))), np.uint64)
+            longer[:, : self._made] = self._bits[:, : self._made]
+            self._bits = longer
+        for start in range(self._made, len(vectors), _BATCH_ROWS):
+            part = slice(start, min(start + _BATCH_ROWS, len(vectors)))
+            self._bits[:, part] = self._sketch(vectors[part])
+        self._made = len(vectors)
+
+    def _sketch(self, vectors: Floats) -> NDArray[np.uint64]:
+        """(words, N) bits of (N, D) vectors."""
+        dim = vectors.shape[1]
+        rotations = [np.fft.rfft(vectors * signs) for signs in self._signs]
+        # The imaginary parts of the first and, for an even dimension, the last coefficient are always 0: no evidence.
+        parts = [part for turned in rotations for part in (turned.real, turned.imag[:, 1 : (dim + 1) // 2])]
+        bits = np.concatenate(parts, axis=1)[:, :BITS] > 0
+        return np.ascontiguousarray(np.packbits(bits, axis=1).view(np.uint64).T)
