@@ -243,6 +243,7 @@ def test_latency_is_measured_on_a_real_bank(data: Utterances) -> None:
     assert result.write_cpu_p95 > 0
     assert 0 < result.numpy_cpu_p95 < result.read_cpu_p95
     assert result.numpy_p95 > 0
+    assert result.read_recall == 1.0
 
 
 @pytest.mark.slow

@@ -117,9 +117,7 @@ def test_bm25_is_told_relative_to_the_best_candidate() -> None:
 @given(
     st.lists(st.text(alphabet="ab ", min_size=1, max_size=12), min_size=1, max_size=20), st.sampled_from([0.5, 0.97])
 )
-def test_near_duplicates_are_found_exactly_though_most_rows_are_ruled_out_early(
-    questions: list[str], cosine: float
-) -> None:
+def test_near_duplicates_on_a_small_shelf_are_found_exactly(questions: list[str], cosine: float) -> None:
     shelf = shelf_of(*questions, answers=["same" if n % 3 else "other" for n in range(len(questions))])
     vector = EMBEDDER.embed([questions[0]])[0]
     plan = int(shelf.table["plan"][len(questions) - 1])

@@ -83,3 +83,20 @@ def test_a_small_shelf_is_looked_at_whole_and_ties_go_to_the_newer_case() -> Non
 
     assert rows[:3].tolist() == [2, 1, 0]
     assert shelf.nearest(vectors[0], 4, np.arange(12) == 7).tolist() == [7]
+
+
+def test_near_duplicates_on_a_large_shelf_are_those_an_exact_scan_finds() -> None:
+    vectors = crowded(64)
+    dice = np.random.default_rng(1)
+    copies = vectors[:40] + dice.normal(scale=0.04, size=(40, 64)).astype(np.float32)  # cosines around .95
+    vectors = np.concatenate([vectors, copies / np.linalg.norm(copies, axis=1, keepdims=True)])
+    shelf = shelf_of(vectors)
+    shelf.table["plan"][:] = np.arange(len(shelf)) % 2
+
+    found = 0
+    for row in range(40):
+        near = shelf.near(vectors[row], 1, 0.95)
+        wanted = (shelf.table["plan"] == 1) & (vectors @ vectors[row] >= np.float32(0.95))
+        assert near.tolist() == np.flatnonzero(wanted).tolist()
+        found += len(near)
+    assert 20 < found < 200

@@ -20,13 +20,10 @@ __all__ = ["STATUS_CODES", "Shelf", "highest"]
 STATUS_CODES: dict[CaseStatus, int] = {"active": 0, "disabled": 1, "quarantined": 2, "archived": 3}
 _STATUS_NAMES: list[CaseStatus] = list(STATUS_CODES)
 
-_HEAD = 32
-"""Dimensions that `near` looks at first."""
-
 _LOOK_AT = 6
 """Rows that `nearest` looks at exactly for each one asked for: of the 32 nearest it misses one in a thousand."""
-_ALL_BELOW = 4
-"""`nearest` looks at all rows when there are fewer than this many times those it would look at: it is as fast."""
+_ALL_BELOW = 1_536
+"""Every row is looked at exactly on a shelf with fewer: it is as fast."""
 
 _COLUMNS = np.dtype(
     [
@@ -57,8 +54,6 @@ class Shelf:
         self.words = InvertedIndex()
         self._table = np.zeros(64, _COLUMNS)
         self._vectors = np.zeros((64, dim), np.float32)
-        self._heads = np.zeros((64, min(_HEAD, dim)), np.float32)
-        self._rests = np.zeros(64, np.float32)
         self._sketches = Sketches(dim)
         # What every retrieval asks of every row, apart from the wide table: one byte per case to scan.
         self._episodes_shown = np.zeros(64, np.bool_)
@@ -74,9 +69,8 @@ class Shelf:
         Ties go to the newer row. On a large shelf sketches tell which rows to look at, so a far row of the answer may
         be missing: `memento-casebank bench latency` prints the recall.
         """
-        looked_at = _LOOK_AT * count
-        if len(self) >= _ALL_BELOW * looked_at:
-            rows = self._sketches.closest(self.vectors, vector, looked_at, allowed)
+        if len(self) >= _ALL_BELOW:
+            rows = self._sketches.closest(self.vectors, vector, _LOOK_AT * count, allowed)
         elif allowed is not None:
             rows = np.flatnonzero(allowed)
         else:
@@ -86,15 +80,14 @@ class Shelf:
     def near(self, vector: NDArray[np.float32], plan: int, cosine: float) -> NDArray[np.intp]:
         """Rows of the same plan whose cosine to `vector` is at least `cosine`, oldest first.
 
-        Exact, yet most rows are ruled out by their first few dimensions: what the rest can add is at most the
-        product of the two rests' lengths (Cauchy-Schwarz). Thousands of cases may share one order of tools.
+        Thousands of cases may share one order of tools; on a large shelf sketches rule nearly all of them out.
         """
-        n, head = len(self), self._heads.shape[1]
-        rest = float(np.linalg.norm(vector[head:]))
-        bound = self._heads[:n] @ vector[:head] + self._rests[:n] * np.float32(rest)
-        rows = np.flatnonzero(bound >= np.float32(cosine - 1e-5))
-        rows = rows[self._table["plan"][rows] == plan]
-        return rows[self._vectors[rows] @ vector >= np.float32(cosine)]
+        if len(self) >= _ALL_BELOW:
+            rows = self._sketches.within(self.vectors, vector, cosine)
+            rows = rows[self._table["plan"][rows] == plan]
+        else:
+            rows = np.flatnonzero(self.table["plan"] == plan)
+        return rows[self.vectors[rows] @ vector >= np.float32(cosine)]
 
     @property
     def table(self) -> NDArray[np.void]:
@@ -121,8 +114,6 @@ class Shelf:
         facts["shown"] = 0
         self._describe(row, case, "quarantined" if case.quarantine else "active")
         self._vectors[row] = vector
-        self._heads[row] = vector[: self._heads.shape[1]]
-        self._rests[row] = np.linalg.norm(vector[self._heads.shape[1] :])
         self.ids.append(case.id)
         self.row_of[case.id] = row
         self.row_of_seq[seq] = row
@@ -160,8 +151,6 @@ class Shelf:
     def _grow(self, capacity: int) -> None:
         self._table = _longer(self._table, capacity)
         self._vectors = _longer(self._vectors, capacity)
-        self._heads = _longer(self._heads, capacity)
-        self._rests = _longer(self._rests, capacity)
         self._episodes_shown = _longer(self._episodes_shown, capacity)
         self._strategies_shown = _longer(self._strategies_shown, capacity)
 

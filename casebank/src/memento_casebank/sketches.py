@@ -11,6 +11,8 @@ Owns the bits. It neither keeps the vectors nor ranks: whoever asks looks at the
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,9 @@ BITS = 1_024
 _WORDS = BITS // 64
 _BATCH_ROWS = 4_096
 """Rows rotated or compared at a time, so that what is at work stays in the processor's caches."""
+
+_SURE = 6.0
+"""Standard deviations of the number of differing bits that `within` allows for."""
 
 
 class Sketches:
@@ -46,19 +51,29 @@ class Sketches:
             count: how many rows, at least 1.
             allowed: (N,) which rows may be returned; None: all.
         """
-        self._catch_up(vectors)
-        wanted = self._sketch(vector[np.newaxis])[:, 0]
-        differing = np.empty(len(vectors), np.uint16)
-        for start in range(0, len(vectors), _BATCH_ROWS):
-            part = slice(start, min(start + _BATCH_ROWS, len(vectors)))
-            np.bitwise_count(self._bits[:, part] ^ wanted[:, np.newaxis]).sum(
-                axis=0, dtype=np.uint16, out=differing[part]
-            )
+        differing = self._differing(vectors, vector)
         if allowed is not None:
             differing[~allowed] = BITS + 1
         count = min(count, len(vectors))
         furthest = min(int(np.partition(differing, count - 1)[count - 1]), BITS)
         return np.flatnonzero(differing <= furthest)
+
+    def within(self, vectors: Floats, vector: Floats, cosine: float) -> NDArray[np.intp]:
+        """Rows whose cosine to `vector` may be `cosine` or more, in their order; a nearer one is missed once in 10⁹."""
+        share = math.acos(cosine) / math.pi  # of the bits differs at this angle, in the mean
+        most = BITS * share + _SURE * math.sqrt(BITS * share * (1.0 - share))
+        return np.flatnonzero(self._differing(vectors, vector) <= most)
+
+    def _differing(self, vectors: Floats, vector: Floats) -> NDArray[np.uint16]:
+        """(N,) how many bits of each row's sketch differ from that of `vector`."""
+        self._catch_up(vectors)
+        wanted = self._sketch(vector[np.newaxis])[:, 0]
+        differing = np.empty(len(vectors), np.uint16)
+        for start in range(0, len(vectors), _BATCH_ROWS):
+            part = slice(start, min(start + _BATCH_ROWS, len(vectors)))
+            bits = np.bitwise_count(self._bits[:, part] ^ wanted[:, np.newaxis])
+            bits.sum(axis=0, dtype=np.uint16, out=differing[part])
+        return differing
 
     def _catch_up(self, vectors: Floats) -> None:
         """Make the sketches of the rows that were added since."""
