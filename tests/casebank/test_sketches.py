@@ -100,3 +100,4 @@ def test_near_duplicates_on_a_large_shelf_are_those_an_exact_scan_finds() -> Non
         assert near.tolist() == np.flatnonzero(wanted).tolist()
         found += len(near)
     assert 20 < found < 200
+    assert shelf.near(vectors[1], 1, 1.01).tolist() == []  # a setting that takes nothing for a copy

@@ -60,7 +60,8 @@ class Sketches:
 
     def within(self, vectors: Floats, vector: Floats, cosine: float) -> NDArray[np.intp]:
         """Rows whose cosine to `vector` may be `cosine` or more, in their order; a nearer one is missed once in 10⁹."""
-        share = math.acos(cosine) / math.pi  # of the bits differs at this angle, in the mean
+        angle = math.acos(min(max(cosine, -1.0), 1.0))  # a setting above 1 asks for none, and the exact look finds none
+        share = angle / math.pi  # of the bits differs, in the mean
         most = BITS * share + _SURE * math.sqrt(BITS * share * (1.0 - share))
         return np.flatnonzero(self._differing(vectors, vector) <= most)
 
