@@ -308,6 +308,17 @@ def test_the_tables_name_seeds_intervals_and_machine(data_file: Path) -> None:
     assert "95 % interval over 2 seeds; cpu " in table
 
 
+@pytest.mark.slow
+def test_the_table_of_times_gives_a_recall_as_a_share_and_not_in_milliseconds(data_file: Path) -> None:
+    """With two decimals .996 would be read as all."""
+    table = run("latency", "--data", str(data_file), "--cases", "300", "--no-chromadb", "--decisions", "0")
+    head, _, row, *_ = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    cells = dict(zip(head, row, strict=True))
+    assert cells["read recall"] == "1.000"
+    assert cells["chromadb recall"] == "-"
+    assert float(cells["read p95 ms"]) > 0
+
+
 def test_an_unknown_policy_is_refused_before_anything_runs(data_file: Path) -> None:
     """Not after an hour."""
     for command, policy in (("stream", "bandit"), ("simulate", "bag:tau=1"), ("stream", "bag:explore_share")):

@@ -323,7 +323,7 @@ def make_embedder(
         ValueError: there is no embedder of that name.
     """
     if name == "hashing":
-        return HashingEmbedder(dim or 512)
+        return HashingEmbedder(dim) if dim else HashingEmbedder()
     if name == "openai":
         return OpenAIEmbedder(
             model or "text-embedding-3-small",

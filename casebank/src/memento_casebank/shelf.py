@@ -1,8 +1,8 @@
 """One namespace's cases as columns in memory: what a retrieval scans.
 
-Owns the exact vector matrix, the inverted index and the small facts about each case that filters and policies
-need. It holds no text: that is read from the log for the few cases that are shown. Rows are numbered in the order
-of the log and never move, so a row number is valid as long as the shelf is.
+Owns the vector matrix and its sketches, the inverted index and the small facts about each case that filters and
+policies need. It holds no text: that is read from the log for the few cases that are shown. Rows are numbered in the
+order of the log and never move, so a row number is valid as long as the shelf is.
 """
 
 from typing import Any

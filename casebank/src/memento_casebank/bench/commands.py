@@ -275,9 +275,9 @@ def latency(
         return
     columns = [name for name in results[0] if name != "cases"]
     _table(
-        ["cases", *(name.replace("_", " ") + (" ms" if name != "chromadb_recall" else "") for name in columns)],
+        ["cases", *(name.replace("_", " ") + ("" if _is_recall(name) else " ms") for name in columns)],
         [
-            [f"{row['cases']:,}", *("-" if row[name] is None else f"{row[name]:.2f}" for name in columns)]
+            [f"{row['cases']:,}", *("-" if row[name] is None else _number(name, row[name]) for name in columns)]
             for row in results
         ],
     )
@@ -424,6 +424,14 @@ def _checked(policies: Sequence[str]) -> Sequence[str]:
 
 
 # -- telling -----------------------------------------------------------------------------------------------------
+
+
+def _is_recall(column: str) -> bool:
+    return column.endswith("_recall")
+
+
+def _number(column: str, value: float) -> str:
+    return f"{value:.3f}" if _is_recall(column) else f"{value:.2f}"
 
 
 def _tell(results: list[dict[str, Any]], columns: Mapping[str, str], as_json: bool) -> None:
