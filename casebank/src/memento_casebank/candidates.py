@@ -1,6 +1,7 @@
 """Which cases a policy gets to choose from: nearest by vector and by words, fused, filtered, spread out.
 
-Owns the path from a question to at most `limit` shelf rows. It does not judge usefulness: that is the policy's.
+Owns the path from a question to at most `limit` shelf rows, and to what a policy is told about them. It does not judge
+usefulness: that is the policy's.
 Sources: reciprocal rank fusion (Cormack et al. 2009), maximal marginal relevance (Carbonell & Goldstein 1998).
 """
 
@@ -9,12 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from memento_casebank.policies.base import CANDIDATE_DTYPE, Candidates
 from memento_casebank.shelf import Shelf, highest
 
-__all__ = ["CandidateSettings", "Found", "find"]
+__all__ = ["CandidateSettings", "Found", "describe", "find", "look"]
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
+
+_SECONDS_PER_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Found:
     """(n,) cosine, -1..1."""
     bm25: Floats
     """(n,) BM25 over the best candidate's, 0..1."""
+    vectors: Floats
+    """(n, D) the rows' vectors."""
 
 
 def find(
@@ -64,36 +70,56 @@ def find(
     n = len(shelf)
     everyone = bool(allowed.all())
     if n == 0 or not (everyone or allowed.any()):
-        empty = np.zeros(0, np.float32)
-        return Found(np.zeros(0, np.intp), empty, empty)
+        return look(shelf, np.zeros(0, np.intp), vector, np.zeros(n, np.float32))
     near = shelf.nearest(vector, 2 * settings.dense, None if everyone else allowed)  # half for the exposure floor only
     bm25 = shelf.words.scores(text) if settings.lexical else np.zeros(n, np.float32)
-    sharing = np.flatnonzero(bm25 if everyone else bm25 * allowed)
+    sharing = np.flatnonzero(bm25 > 0.0 if everyone else (bm25 > 0.0) & allowed)
     worded = sharing[highest(bm25[sharing], settings.lexical)]
     pool, score = _fuse([near[: settings.dense], worded], settings.fusion_constant)
     if one_per_group:
         pool, score = _one_per_group(shelf, pool, score)
-    kept = _spread(shelf.vectors[pool], score, settings.limit, settings.relevance_share)
-    rows = _with_newcomers(shelf, pool[kept], near, settings)
+    if len(pool) > settings.limit:
+        pool = pool[_spread(shelf.vectors[pool], score, settings.limit, settings.relevance_share)]
+    return look(shelf, _with_newcomers(shelf, pool, near, settings), vector, bm25)
+
+
+def describe(shelf: Shelf, found: Found, now: float) -> Candidates:
+    """What a policy is told about these rows at the time `now`."""
+    facts = shelf.table[found.rows]
+    table = np.zeros(len(facts), CANDIDATE_DTYPE)
+    table["similarity"] = found.similarity
+    table["bm25"] = found.bm25
+    table["age_days"] = (now - facts["created"]) / _SECONDS_PER_DAY
+    for name in ("reward", "plan_length", "kind", "group", "plan"):
+        table[name] = facts[name]
+    rows: list[int] = found.rows.tolist()
+    return Candidates(tuple([shelf.ids[row] for row in rows]), table, found.vectors)
+
+
+def look(shelf: Shelf, rows: Rows, vector: Floats, bm25: Floats) -> Found:
+    """What is known for a question about these rows, given its vector and the BM25 scores (N,) of all rows."""
     words: Floats = bm25[rows]
     best = max(float(words.max(initial=0.0)), 1e-9)
-    return Found(rows, shelf.vectors[rows] @ vector, (words / best).astype(np.float32))
+    vectors = shelf.vectors[rows]
+    return Found(rows, vectors @ vector, (words / best).astype(np.float32), vectors)
 
 
 def _fuse(rankings: list[Rows], constant: float) -> tuple[Rows, Floats]:
     """Reciprocal rank fusion: rows with Σ 1/(constant + rank), best first."""
     score: dict[int, float] = {}
     for ranking in rankings:
-        for rank, row in enumerate(ranking.tolist()):
-            score[row] = score.get(row, 0.0) + 1.0 / (constant + rank + 1)
-    rows = sorted(score, key=lambda row: (-score[row], -row))
-    return np.asarray(rows, np.intp), np.asarray([score[row] for row in rows], np.float32)
+        for rank, row in enumerate(ranking.tolist(), start=1):
+            score[row] = score.get(row, 0.0) + 1.0 / (constant + rank)
+    best = sorted(((worth, row) for row, worth in score.items()), reverse=True)  # ties go to the newer row
+    return np.array([row for _, row in best], np.intp), np.array([worth for worth, _ in best], np.float32)
 
 
 def _one_per_group(shelf: Shelf, pool: Rows, score: Floats) -> tuple[Rows, Floats]:
     """Keep the best row of each near-duplicate group; copies of one attempt are one piece of evidence."""
-    _, first = np.unique(shelf.table["group"][pool], return_index=True)
-    keep = np.sort(first)
+    first: dict[int, int] = {}
+    for at, group in enumerate(shelf.table["group"][pool].tolist()):
+        first.setdefault(group, at)
+    keep = list(first.values())
     return pool[keep], score[keep]
 
 
@@ -103,8 +129,6 @@ def _spread(vectors: Floats, score: Floats, limit: int, share: float) -> Rows:
     The order stays that of `score`: a policy ranks by itself, so only who is dropped matters.
     """
     n = len(score)
-    if n <= limit:
-        return np.arange(n, dtype=np.intp)
     if share >= 1.0:
         return np.arange(limit, dtype=np.intp)
     to_better = np.tril(vectors @ vectors.T, -1).max(axis=1)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from memento_casebank.candidates import CandidateSettings, Found, find
+from memento_casebank.candidates import CandidateSettings, Found, describe, find, look
 from memento_casebank.chroma import ChromaIndex, IndexRow
 from memento_casebank.commits import CommitQueue
 from memento_casebank.decisions import pack, unpack
@@ -27,7 +27,6 @@ from memento_casebank.lock import BankLock
 from memento_casebank.log import DecisionRow, Log, WalSync
 from memento_casebank.policies import DEFAULT_POLICY, make_policy
 from memento_casebank.policies.base import (
-    CANDIDATE_DTYPE,
     Candidates,
     Choice,
     Decision,
@@ -65,7 +64,6 @@ __all__ = ["Engine", "EngineSettings", "NewCase", "Retrieved", "ShownCase"]
 T = TypeVar("T")
 Vector = NDArray[np.float32]
 
-_SECONDS_PER_DAY = 86_400.0
 _EVIDENCE_CASES = 16
 _EVIDENCE_COSINE = 0.3
 _EVIDENCE_LINES = 5
@@ -379,7 +377,7 @@ class Engine:
         for own_question, own_vector in excluded:
             allowed = allowed & ~self._same_task(shelf, own_question, own_vector)
         found = find(shelf, vector, question, allowed, self.settings.candidates)
-        offered = _as_candidates(shelf, found, now)
+        offered = describe(shelf, found, now)
         seed = self._draw_seed()
         query = Query(vector=vector, time=now, task=stable_key(task_key(question)))
         policy = self.learner(namespace).policy
@@ -419,11 +417,7 @@ class Engine:
             if case_id not in shelf.row_of:
                 raise UnknownId(f"There is no case {case_id!r} in namespace {namespace!r}.")
         rows = np.asarray([shelf.row_of[case_id] for case_id in case_ids], np.intp)
-        bm25 = shelf.words.scores(question)[rows]
-        best = max(float(bm25.max(initial=0.0)), 1e-9)
-        offered = _as_candidates(
-            shelf, Found(rows, shelf.vectors[rows] @ vector, (bm25 / best).astype(np.float32)), now
-        )
+        offered = describe(shelf, look(shelf, rows, vector, shelf.words.scores(question)), now)
         choice = _certain(len(rows))
         record = DecisionRecord(
             id=new_id("dec"),
@@ -888,18 +882,6 @@ class Engine:
             "reward": -1.0 if outcome.reward is None else outcome.reward,  # chromadb has no null; -1: unknown
         }
         return IndexRow(case.id, case.namespace, case.question, shelf.vectors[shelf.row_of[case_id]].copy(), metadata)
-
-
-def _as_candidates(shelf: Shelf, found: Found, now: float) -> Candidates:
-    facts = shelf.table[found.rows]
-    table = np.zeros(len(found.rows), CANDIDATE_DTYPE)
-    table["similarity"] = found.similarity
-    table["bm25"] = found.bm25
-    table["age_days"] = (now - facts["created"]) / _SECONDS_PER_DAY
-    for name in ("reward", "plan_length", "kind", "group", "plan"):
-        table[name] = facts[name]
-    ids = [shelf.ids[int(row)] for row in found.rows.tolist()]
-    return Candidates(tuple(ids), table, shelf.vectors[found.rows])
 
 
 def _certain(n: int) -> Choice:

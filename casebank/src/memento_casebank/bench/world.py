@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from memento_casebank.candidates import CandidateSettings, find
+from memento_casebank.candidates import CandidateSettings, describe, find
 from memento_casebank.embedders import Embedder
 from memento_casebank.policies import make_policy
-from memento_casebank.policies.base import CANDIDATE_DTYPE, Candidates, Policy
+from memento_casebank.policies.base import Candidates, Policy
 from memento_casebank.records import Case, InForce
 from memento_casebank.shelf import Shelf
 
@@ -106,14 +106,7 @@ class BenchShelf:
 
     def candidates(self, question: str, vector: Vectors, time: float) -> Candidates:
         found = find(self._shelf, vector, question, np.ones(len(self._shelf), np.bool_), self._settings)
-        facts = self._shelf.table[found.rows]
-        table = np.zeros(len(found.rows), CANDIDATE_DTYPE)
-        table["similarity"] = found.similarity
-        table["bm25"] = found.bm25
-        table["age_days"] = (time - facts["created"]) / 86_400.0
-        for name in ("reward", "plan_length", "kind", "group", "plan"):
-            table[name] = facts[name]
-        return Candidates(tuple(str(int(row)) for row in found.rows), table, self._shelf.vectors[found.rows])
+        return describe(self._shelf, found, time)
 
     def count_shown(self, case_ids: Sequence[str]) -> None:
         for case_id in case_ids:
