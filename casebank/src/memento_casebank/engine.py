@@ -64,6 +64,8 @@ __all__ = ["Engine", "EngineSettings", "NewCase", "Retrieved", "ShownCase"]
 T = TypeVar("T")
 Vector = NDArray[np.float32]
 
+_Z90 = 1.645
+"""Half width of a 90 % interval in standard deviations."""
 _EVIDENCE_CASES = 16
 _EVIDENCE_COSINE = 0.3
 _EVIDENCE_LINES = 5
@@ -402,7 +404,7 @@ class Engine:
             evaluation=bool(excluded),
         )
         self._log_decision(record, shelf, found.rows, offered, choice, vector)
-        shown = [self._shown_case(shelf, found, offered, choice, row) for row in choice.rows]
+        shown = self._shown_cases(shelf, found, choice)
         return Retrieved(record, shown, self._evidence(offered) if shown else [])
 
     def show_exactly(self, question: str, vector: Vector, case_ids: Sequence[str], *, namespace: str) -> str:
@@ -507,19 +509,24 @@ class Engine:
         for seq in seqs.tolist():
             shelf.table["shown"][shelf.row_of_seq[seq]] += 1
 
-    def _shown_case(self, shelf: Shelf, found: Found, offered: Candidates, choice: Choice, row: int) -> ShownCase:
-        case_id = offered.ids[row]
-        similarity = float(found.similarity[row])
-        value, sd = float(choice.value[row]), float(choice.value_sd[row])
-        return ShownCase(
-            case=self.standing(case_id).case,
-            outcome=self.in_force(case_id),
-            similarity=similarity,
-            value=value,
-            value_low=value - 1.645 * sd,
-            value_high=value + 1.645 * sd,
-            why=_why(choice, row, similarity, int(shelf.table["shown"][found.rows[row]])),
-        )
+    def _shown_cases(self, shelf: Shelf, found: Found, choice: Choice) -> list[ShownCase]:
+        facts = shelf.table[found.rows[list(choice.rows)]]
+        shown: list[ShownCase] = []
+        for row, times, case in zip(
+            choice.rows, facts["shown"].tolist(), self.log.cases_at(facts["seq"].tolist()), strict=True
+        ):
+            similarity, value, sd = float(found.similarity[row]), float(choice.value[row]), float(choice.value_sd[row])
+            low, high = value - _Z90 * sd, value + _Z90 * sd
+            why = [f"cosine {similarity:.2f}", f"shown {times} times"]
+            if choice.scale == "lift":
+                why.append(f"expected to change P(success) by {value:+.2f} (90 % {low:+.2f}..{high:+.2f})")
+                if float(choice.sampled[row]) - value > 0.5 * sd > 0.0:
+                    why.append("partly shown to find out more about it")
+            if choice.forced in {"uniform", "probe"}:
+                why.append("drawn at random to measure what cases are worth")
+            now = standing(case, self._edits.get(case.id, ())).case
+            shown.append(ShownCase(now, self.in_force(case.id), similarity, value, low, high, ", ".join(why)))
+        return shown
 
     # Retain
 
@@ -894,15 +901,3 @@ def _certain(n: int) -> Choice:
 
 def _triple(interval: Interval | None) -> tuple[float, float, float] | None:
     return None if interval is None else (interval.mean, interval.low, interval.high)
-
-
-def _why(choice: Choice, row: int, similarity: float, shown: int) -> str:
-    parts = [f"cosine {similarity:.2f}", f"shown {shown} times"]
-    if choice.scale == "lift":
-        low, high = (choice.value[row] + sign * 1.645 * choice.value_sd[row] for sign in (-1, 1))
-        parts.append(f"expected to change P(success) by {choice.value[row]:+.2f} (90 % {low:+.2f}..{high:+.2f})")
-        if choice.sampled[row] - choice.value[row] > 0.5 * choice.value_sd[row] > 0:
-            parts.append("partly shown to find out more about it")
-    if choice.forced in {"uniform", "probe"}:
-        parts.append("drawn at random to measure what cases are worth")
-    return ", ".join(parts)

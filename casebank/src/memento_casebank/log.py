@@ -15,7 +15,7 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,9 +195,11 @@ class Log:
         row = self._db.execute("SELECT seq, body FROM cases WHERE id = ?", (case_id,)).fetchone()
         return None if row is None else CaseRow(row[0], Case.model_validate_json(row[1]))
 
-    def case_at(self, seq: int) -> Case:
-        body: str = self._db.execute("SELECT body FROM cases WHERE seq = ?", (seq,)).fetchone()[0]
-        return Case.model_validate_json(body)
+    def cases_at(self, seqs: Sequence[int]) -> list[Case]:
+        """The cases at these places in the log, in the given order."""
+        marks = ", ".join("?" * len(seqs))
+        bodies = dict(self._db.execute(f"SELECT seq, body FROM cases WHERE seq IN ({marks})", seqs))
+        return [Case.model_validate_json(bodies[seq]) for seq in seqs]
 
     def cases(self, *, after: int = 0) -> Iterator[CaseRow]:
         """All cases past a place in the log, oldest first."""
