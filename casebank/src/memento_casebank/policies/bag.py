@@ -50,6 +50,8 @@ __all__ = ["FEATURES", "BagPolicy", "BagSettings", "relation_features"]
 
 FEATURES = ("case", "similarity", "similarity²", "bm25", "best bm25", "age", "own reward", "plan length")
 """Names of x(s, c), for explanations and tests."""
+_PINNED = 1e-9 * np.eye(1 + len(FEATURES))
+"""Added to a covariance before its root is taken: a pinned coefficient has a variance of 0."""
 
 _SECONDS_PER_DAY = 86_400.0
 _Z90 = 1.6449
@@ -124,7 +126,7 @@ class BagPolicy(Policy[BagSettings]):
         n = len(candidates)
         b_mean, b_var, d_mean, d_var = self._difficulty.look([self._clusters.nearest(query.vector)])[0]
         void_mean, void_var = float(self._void[0] + d_mean), float(self._void[1] + d_var)
-        x = np.column_stack([np.ones(n), relation_features(candidates.table)])  # (N, 1 + F)
+        x = relation_features(candidates.table)  # (N, 1 + F)
         gate = self._gate(candidates.table["similarity"])
         u_mean, u_var = self._case_effects(candidates.table["group"], query.time)
         mean = x @ self._mean + b_mean + gate * u_mean
@@ -137,14 +139,14 @@ class BagPolicy(Policy[BagSettings]):
         opinions = rng.standard_normal((DRAWS, len(self._mean))) @ _root(self._covariance).T
         own_noise = noise[:, :n] * np.sqrt(own_var)
         shared_noise = opinions @ x.T + math.sqrt(b_var) * noise[:, n + 1 :]
-        void_noise = math.sqrt(void_var) * noise[:, n : n + 1]
         tau = settings.shared_temperature
-        cases = mean - handicap + settings.case_temperature * own_noise + tau * shared_noise
-        void = void_mean + tau * void_noise
+        draws = np.empty((DRAWS, n + 1))
+        draws[:, :n] = mean - handicap + settings.case_temperature * own_noise + tau * shared_noise
+        draws[:, n] = void_mean + tau * (math.sqrt(void_var) * noise[:, n])
         if not settings.use_void:
-            void = np.full_like(void, np.finfo(np.float64).min)
+            draws[:, n] = np.finfo(np.float64).min
         choice = select(
-            np.column_stack([cases, void]),
+            draws,
             k,
             rng,
             settings,
@@ -159,7 +161,8 @@ class BagPolicy(Policy[BagSettings]):
         shown: tuple[float, float] | None = None
         if rows:
             share = 1.0 / math.sqrt(len(rows))
-            spread = np.append(1.0, share * x[rows, 1:].sum(axis=0))
+            spread = share * x[rows].sum(axis=0)
+            spread[0] = 1.0
             set_mean = float(spread @ self._mean + b_mean + share * (gate * u_mean)[rows].sum())
             set_var = float(spread @ self._covariance @ spread + b_var + share**2 * own_var[rows].sum())
             shown = set_mean, set_var
@@ -167,7 +170,7 @@ class BagPolicy(Policy[BagSettings]):
             choice,
             value=alone - without,
             value_sd=slope,
-            sampled=self._probability(cases[0]) - without,
+            sampled=self._probability(draws[0, :n]) - without,
             scale="lift",
             **self._intervals((void_mean, void_var), shown),
         )
@@ -198,9 +201,9 @@ class BagPolicy(Policy[BagSettings]):
 
     def _interval(self, mean: float, variance: float) -> Interval:
         half = _Z90 * math.sqrt(variance)
-        ends = self._probability(np.array([mean - half, mean + half]))
-        middle = float(self._probability(np.array([mean / math.sqrt(1.0 + math.pi * variance / 8.0)]))[0])
-        return Interval(middle, float(ends.min()), float(ends.max()))
+        one, other = float(self._probability(mean - half)), float(self._probability(mean + half))
+        middle = float(self._probability(mean / math.sqrt(1.0 + math.pi * variance / 8.0)))
+        return Interval(middle, min(one, other), max(one, other))
 
     def _probability(self, logit: Any) -> Any:
         return _sigmoid(self._calibration[0] * logit + self._calibration[2])
@@ -210,7 +213,7 @@ class BagPolicy(Policy[BagSettings]):
         if not settings.use_gate:
             return np.ones(len(similarity))
         width = settings.gate_high - settings.gate_low
-        return np.clip((similarity.astype(np.float64) - settings.gate_low) / width, 0.05, 1.0)
+        return np.minimum(np.maximum((similarity.astype(np.float64) - settings.gate_low) / width, 0.05), 1.0)
 
     def _case_effects(self, groups: NDArray[np.int64], now: float) -> tuple[Floats, Floats]:
         """Mean and variance (N,) of u_c, the variance as it has grown since the case was last judged."""
@@ -248,7 +251,8 @@ class BagPolicy(Policy[BagSettings]):
         cited = outcome.cited
         weights = np.array([1.0 if cited is None or i in cited else settings.uncited_weight for i in shown.ids])
         weights /= math.sqrt(weights.sum())
-        features = np.append(1.0, weights @ relation_features(shown.table))
+        features = weights @ relation_features(shown.table)
+        features[0] = 1.0
         case_rows, loads = self._load_cases(decision, weights * self._gate(shown.table["similarity"]))
         cases = self._cases.data
         inflated = cases[case_rows, 1] * self._inflation(cases[case_rows, 2], query.time)
@@ -314,25 +318,22 @@ class BagPolicy(Policy[BagSettings]):
 
 
 def relation_features(table: NDArray[np.void]) -> Floats:
-    """x(s, c): (N, 8) features of `FEATURES`, roughly -1..1, from `CANDIDATE_DTYPE` rows."""
-    x = np.empty((len(table), len(FEATURES)))
-    similarity = 2.0 * table["similarity"] - 1.0
-    reward = table["reward"]
-    x[:, 0] = 1.0
-    x[:, 1] = similarity
-    x[:, 2] = similarity * similarity
-    x[:, 3] = table["bm25"] - 0.5
-    x[:, 4] = table["bm25"] >= 0.999
-    x[:, 5] = np.log1p(np.maximum(table["age_days"], 0.0)) / 6.0  # a year is about 1
-    x[:, 6] = np.where(np.isnan(reward), 0.0, 2.0 * reward - 1.0)
-    x[:, 7] = np.log1p(table["plan_length"]) / 3.0 - 0.5  # 3 steps are about 0
+    """(N, 1 + 8): a one for w0 and the features x(s, c) of `FEATURES`, roughly -1..1, from `CANDIDATE_DTYPE` rows."""
+    x = np.ones((len(table), 1 + len(FEATURES)))
+    similarity, bm25, reward = 2.0 * table["similarity"] - 1.0, table["bm25"], table["reward"]
+    x[:, 2] = similarity
+    x[:, 3] = similarity * similarity
+    x[:, 4] = bm25 - 0.5
+    x[:, 5] = bm25 >= 0.999
+    x[:, 6] = np.log1p(np.maximum(table["age_days"], 0.0)) / 6.0  # a year is about 1
+    x[:, 7] = np.where(np.isnan(reward), 0.0, 2.0 * reward - 1.0)
+    x[:, 8] = np.log1p(table["plan_length"]) / 3.0 - 0.5  # 3 steps are about 0
     return x
 
 
 def _root(covariance: Floats) -> Floats:
     """A matrix R with R Rᵀ = covariance. Cholesky, because it is continuous: eigenvectors turn with the last digit."""
-    pinned = 1e-9 * np.eye(len(covariance))  # a pinned coefficient has a variance of 0
-    return np.asarray(np.linalg.cholesky(covariance + pinned), np.float64)
+    return np.asarray(np.linalg.cholesky(covariance + _PINNED), np.float64)
 
 
 def _lesson(mean: float, variance: float, outcome: Outcome) -> tuple[float, float, float]:

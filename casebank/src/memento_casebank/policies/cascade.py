@@ -74,7 +74,7 @@ class CascadePolicy(Policy[CascadeSettings]):
         phi = np.zeros((len(candidates), len(self._theta)))
         if self._sketch is None or len(self._sketch) != len(query.vector):
             self._sketch = _signed_hash(len(query.vector), self.settings.sketch)
-        phi[:, 1 : 1 + len(FEATURES)] = relation_features(candidates.table)
+        phi[:, 1 : 1 + len(FEATURES)] = relation_features(candidates.table)[:, 1:]
         phi[:, 1 + len(FEATURES) :] = 4.0 * (candidates.vectors * query.vector).astype(np.float64) @ self._sketch
         return phi
 

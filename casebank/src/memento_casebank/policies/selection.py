@@ -141,12 +141,13 @@ def _top(draws: Floats, k: int, trusted: NDArray[np.bool_] | None) -> tuple[tupl
     inside = cases > draws[:, n:]
     if k < n:
         inside &= cases >= np.partition(cases, n - k, axis=1)[:, n - k : n - k + 1]
-    if trusted is not None:
-        guesses = np.where(inside & ~trusted, cases, -np.inf)
-        inside &= trusted | (cases == guesses.max(axis=1, keepdims=True))
-    order = np.argsort(-cases[0], kind="stable")
-    rows = tuple(int(row) for row in order[inside[0, order]][:k])
-    return rows, inside.mean(axis=0)
+    if trusted is not None and len(doubtful := np.flatnonzero(~trusted)):
+        guesses = np.where(inside[:, doubtful], cases[:, doubtful], -np.inf)
+        inside[:, doubtful] &= guesses == guesses.max(axis=1, keepdims=True)
+    drawn: list[float] = cases[0].tolist()
+    rows: list[int] = np.flatnonzero(inside[0]).tolist()
+    rows.sort(key=lambda row: -drawn[row])
+    return tuple(rows[:k]), np.ones(len(draws)) @ inside / len(draws)
 
 
 def _normalised(scores: Floats) -> Floats:
