@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 
 BITS = 1_024
 _WORDS = BITS // 64
-_BATCH_ROWS = 16_384
+_BATCH_ROWS = 6_000
 """Rows compared at a time: fewer cost more calls, more do not stay in the processor's caches."""
 _BATCH_ROTATED = 4_096
 """Rows rotated at a time: each takes thousands of bytes meanwhile."""
