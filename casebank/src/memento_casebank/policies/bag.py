@@ -264,7 +264,7 @@ class BagPolicy(Policy[BagSettings]):
         variance = float(features @ gain + difficulty[1] + (loads * loads) @ cases[case_rows, 1])
         logit, step, shrink = _lesson(mean, variance, outcome)
         self._mean += gain * step
-        self._covariance -= np.outer(gain, gain) * shrink
+        self._covariance -= gain[:, np.newaxis] * gain * shrink
         _filter(difficulty, 0, 1.0, step, shrink)
         gain = cases[case_rows, 1] * loads
         cases[case_rows, 0] += gain * step

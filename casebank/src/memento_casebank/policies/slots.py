@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,7 +93,7 @@ class UnitClusters:
         index = int(np.argmax(similarity))
         self._sizes[index] += 1.0
         moved = self._centroids[index] + (unit - self._centroids[index]) / self._sizes[index]
-        norm = float(np.linalg.norm(moved))
+        norm = math.sqrt(float(moved @ moved))
         self._centroids[index] = moved / norm if norm > 0 else moved
         return index
 
