@@ -455,6 +455,8 @@ class Engine:
 
     def _evidence(self, offered: Candidates) -> list[StepAdvantage]:
         """Compare the tools that the nearest cases used in their steps (JitRL's advantage, as text for a planner)."""
+        if self._steps_of.keys().isdisjoint(offered.ids):
+            return []
         nearest = np.argsort(-offered.table["similarity"], kind="stable")[:_EVIDENCE_CASES].tolist()
         runs = [
             (self._steps_of[offered.ids[row]], float(offered.table["reward"][row]))

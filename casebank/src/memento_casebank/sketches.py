@@ -1,10 +1,10 @@
 """Bits that stand in for vectors: which few of very many rows are worth an exact look.
 
-A sketch is the signs of a vector's coordinates after a random rotation, 1,024 bits whatever the dimension. The share of
+A sketch is the signs of a vector's coordinates after a random rotation, 768 bits whatever the dimension. The share of
 bits in which two sketches differ grows with the angle between the vectors (Charikar 2002, random hyperplanes), so
-counting differing bits ranks rows nearly as their cosines do, from 128 bytes a row where the vector itself has
+counting differing bits ranks rows nearly as their cosines do, from 96 bytes a row where the vector itself has
 thousands. The rotation is a random change of signs followed by a Walsh-Hadamard transform (Ailon & Chazelle 2009), as
-two products with small matrices; vectors of fewer than 1,024 dimensions are rotated several times.
+two products with small matrices; vectors of fewer dimensions than bits are rotated several times.
 
 Owns the bits. It neither keeps the vectors nor ranks: whoever asks looks at the returned rows exactly.
 """
@@ -20,7 +20,7 @@ __all__ = ["BITS", "Sketches"]
 
 Floats = NDArray[np.float32]
 
-BITS = 1_024
+BITS = 768
 _WORDS = BITS // 64
 _BATCH_ROWS = 6_000
 """Rows compared at a time: fewer cost more calls, more do not stay in the processor's caches."""
