@@ -171,6 +171,20 @@ def test_a_snapshot_continues_like_the_policy_it_was_taken_from(name: str) -> No
     assert choose[0].rows == choose[1].rows
 
 
+def test_a_restored_policy_draws_what_the_one_it_was_taken_from_draws(name: str) -> None:
+    """Before it has learned anything more: what `choose` keeps ready must come with the snapshot, too."""
+    straight = taught(name, 150)
+    resumed = make_policy(name)
+    resumed.load_state_dict(pickle.loads(pickle.dumps(straight.state_dict())))
+    one, other = (
+        policy.choose(query(), candidates([0.3, 0.5, 0.6]), 2, np.random.default_rng(0))
+        for policy in (straight, resumed)
+    )
+    assert one.rows == other.rows
+    for number in ("value", "sampled", "inclusion", "lead_probability"):
+        np.testing.assert_array_equal(getattr(one, number), getattr(other, number))
+
+
 def test_a_fresh_policy_survives_its_own_snapshot(name: str) -> None:
     """A bank without outcomes can be closed and opened."""
     policy = make_policy(name)
