@@ -317,6 +317,8 @@ def test_the_table_of_times_gives_a_recall_as_a_share_and_not_in_milliseconds(da
     assert cells["read recall"] == "1.000"
     assert cells["chromadb recall"] == "-"
     assert float(cells["read p95 ms"]) > 0
+    scans = table.split("300 cases: a whole read takes as long as ")[1].split()[0]
+    assert float(scans) > 1  # it does much more than scan 300 rows
 
 
 def test_an_unknown_policy_is_refused_before_anything_runs(data_file: Path) -> None:

@@ -27,6 +27,7 @@ from memento_casebank.lock import BankLock
 from memento_casebank.log import DecisionRow, Log, WalSync
 from memento_casebank.policies import DEFAULT_POLICY, make_policy
 from memento_casebank.policies.base import (
+    Z90,
     Candidates,
     Choice,
     Decision,
@@ -64,8 +65,6 @@ __all__ = ["Engine", "EngineSettings", "NewCase", "Retrieved", "ShownCase"]
 T = TypeVar("T")
 Vector = NDArray[np.float32]
 
-_Z90 = 1.645
-"""Half width of a 90 % interval in standard deviations."""
 _EVIDENCE_CASES = 16
 _EVIDENCE_COSINE = 0.3
 _EVIDENCE_LINES = 5
@@ -518,7 +517,7 @@ class Engine:
             choice.rows, facts["shown"].tolist(), self.log.cases_at(facts["seq"].tolist()), strict=True
         ):
             similarity, value, sd = float(found.similarity[row]), float(choice.value[row]), float(choice.value_sd[row])
-            low, high = value - _Z90 * sd, value + _Z90 * sd
+            low, high = value - Z90 * sd, value + Z90 * sd
             why = [f"cosine {similarity:.2f}", f"shown {times} times"]
             if choice.scale == "lift":
                 why.append(f"expected to change P(success) by {value:+.2f} (90 % {low:+.2f}..{high:+.2f})")

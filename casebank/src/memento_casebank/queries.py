@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from memento_casebank.candidates import CandidateSettings, find
 from memento_casebank.decisions import DecisionNumbers, unpack
 from memento_casebank.engine import Engine
-from memento_casebank.policies.base import fingerprint
+from memento_casebank.policies.base import Z90, fingerprint
 from memento_casebank.records import CaseStatus, DecisionRecord
 from memento_casebank.shelf import STATUS_CODES, Shelf
 from memento_casebank.views import (
@@ -27,7 +27,6 @@ from memento_casebank.views import (
 
 __all__ = ["case_view", "explain", "search", "stats"]
 
-_Z90 = 1.645
 _RECENT = 2_000
 _CALIBRATION_BINS = 10
 
@@ -146,7 +145,7 @@ def _candidate(
         rank=record.shown.index(row) + 1 if row in record.shown else None,
         similarity=round(float(features["similarity"]), 4),
         bm25=round(float(features["bm25"]), 4),
-        value=Estimate(mean=round(value, 4), low=round(value - _Z90 * sd, 4), high=round(value + _Z90 * sd, 4)),
+        value=Estimate(mean=round(value, 4), low=round(value - Z90 * sd, 4), high=round(value + Z90 * sd, 4)),
         exploration=round(float(numbers.sampled[row]) - value, 4),
         propensity=round(float(numbers.inclusion[row]), 4),
         lead_probability=round(float(numbers.lead_probability[row]), 4),
@@ -242,7 +241,7 @@ def _mean(values: Sequence[float]) -> Estimate | None:
     """Mean of rewards in 0..1 with Wilson's interval (1927): it stays inside 0..1 and is wide for one or two."""
     if not values:
         return None
-    mean, z2_n = float(np.mean(values)), _Z90 * _Z90 / len(values)
+    mean, z2_n = float(np.mean(values)), Z90 * Z90 / len(values)
     middle = (mean + z2_n / 2) / (1 + z2_n)
     half = math.sqrt(z2_n * (mean * (1 - mean) + z2_n / 4)) / (1 + z2_n)
     return Estimate(mean=mean, low=max(0.0, middle - half), high=min(1.0, middle + half))

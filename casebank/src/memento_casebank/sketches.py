@@ -23,9 +23,7 @@ Floats = NDArray[np.float32]
 BITS = 768
 _WORDS = BITS // 64
 _BATCH_ROWS = 6_000
-"""Rows compared at a time: fewer cost more calls, more do not stay in the processor's caches."""
-_BATCH_ROTATED = 4_096
-"""Rows rotated at a time: each takes thousands of bytes meanwhile."""
+"""Rows rotated or compared at a time: fewer cost more calls, more do not stay in the processor's caches."""
 
 _SURE = 6.0
 """Standard deviations of the number of differing bits that `within` allows for."""
@@ -86,8 +84,8 @@ class Sketches:
             longer = np.zeros((_WORDS, max(2 * self._made, len(vectors))), np.uint64)
             longer[:, : self._made] = self._bits[:, : self._made]
             self._bits = longer
-        for start in range(self._made, len(vectors), _BATCH_ROTATED):
-            part = slice(start, min(start + _BATCH_ROTATED, len(vectors)))
+        for start in range(self._made, len(vectors), _BATCH_ROWS):
+            part = slice(start, min(start + _BATCH_ROWS, len(vectors)))
             self._bits[:, part] = self._sketch(vectors[part])
         self._made = len(vectors)
 

@@ -109,7 +109,7 @@ class BagPolicy(Policy[BagSettings]):
         variance = np.array([1.0, 0.25, 4.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.1], np.float64)
         if not settings.use_bm25:
             variance[[4, 5]] = 0.0
-        self._set_covariance(np.diag(variance))
+        self._covariance = np.diag(variance)
         self._void = np.array([0.0, 0.5], np.float64)  # v0: mean, variance
         difficulty = settings.difficulty_variance if settings.use_difficulty else 0.0
         self._clusters = UnitClusters(settings.clusters)
@@ -136,7 +136,7 @@ class BagPolicy(Policy[BagSettings]):
 
         # One opinion of memory as a whole per redraw, and one of each case.
         noise = rng.standard_normal((DRAWS, n + 2))
-        opinions = rng.standard_normal((DRAWS, len(self._mean))) @ self._root.T
+        opinions = rng.standard_normal((DRAWS, len(self._mean))) @ _root(self._covariance).T
         own_noise = noise[:, :n] * np.sqrt(own_var)
         shared_noise = opinions @ x.T + math.sqrt(b_var) * noise[:, n + 1 :]
         tau = settings.shared_temperature
@@ -264,18 +264,12 @@ class BagPolicy(Policy[BagSettings]):
         variance = float(features @ gain + difficulty[1] + (loads * loads) @ cases[case_rows, 1])
         logit, step, shrink = _lesson(mean, variance, outcome)
         self._mean += gain * step
-        self._set_covariance(self._covariance - gain[:, np.newaxis] * gain * shrink)
+        self._covariance -= gain[:, np.newaxis] * gain * shrink
         _filter(difficulty, 0, 1.0, step, shrink)
         gain = cases[case_rows, 1] * loads
         cases[case_rows, 0] += gain * step
         cases[case_rows, 1] -= gain * gain * shrink
         return logit
-
-    def _set_covariance(self, covariance: Floats) -> None:
-        """Put the covariance of w0 and w in force, with a matrix R, R Rᵀ = covariance, for the draws of `choose`."""
-        self._covariance = covariance
-        # Cholesky, because it is continuous: eigenvectors turn with the last digit.
-        self._root = np.asarray(np.linalg.cholesky(covariance + _PINNED), np.float64)
 
     def _load_cases(self, decision: Decision, loads: Floats) -> tuple[NDArray[np.intp], Floats]:
         """Rows of the cases an outcome speaks about, and by how much; ancestors fade by generation."""
@@ -314,7 +308,7 @@ class BagPolicy(Policy[BagSettings]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._mean = np.array(state["mean"], np.float64)
-        self._set_covariance(np.array(state["covariance"], np.float64))
+        self._covariance = np.array(state["covariance"], np.float64)
         self._void = np.array(state["void"], np.float64)
         self._credit = float(state["credit"])
         self._clusters.load_state_dict(state["clusters"])
@@ -335,6 +329,11 @@ def relation_features(table: NDArray[np.void]) -> Floats:
     x[:, 7] = np.where(np.isnan(reward), 0.0, 2.0 * reward - 1.0)
     x[:, 8] = np.log1p(table["plan_length"]) / 3.0 - 0.5  # 3 steps are about 0
     return x
+
+
+def _root(covariance: Floats) -> Floats:
+    """A matrix R with R Rᵀ = covariance. Cholesky, because it is continuous: eigenvectors turn with the last digit."""
+    return np.asarray(np.linalg.cholesky(covariance + _PINNED), np.float64)
 
 
 def _lesson(mean: float, variance: float, outcome: Outcome) -> tuple[float, float, float]:

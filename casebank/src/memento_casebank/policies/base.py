@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 __all__ = [
     "CANDIDATE_DTYPE",
     "KIND_CODES",
+    "Z90",
     "Candidates",
     "Choice",
     "Decision",
@@ -37,6 +38,9 @@ __all__ = [
     "fingerprint",
     "stable_key",
 ]
+
+Z90 = 1.645
+"""Half width of a 90 % interval in standard deviations."""
 
 Floats = NDArray[np.float64]
 Vectors = NDArray[np.float32]
