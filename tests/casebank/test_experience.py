@@ -34,6 +34,23 @@ async def test_ways_of_working_on_similar_tasks_are_compared_best_first(tmp_path
     assert empty.evidence == []
 
 
+async def test_cases_are_shown_best_first_each_with_its_own_numbers(tmp_path: Path) -> None:
+    """Whatever their order in the log: the nearest is neither the oldest nor the newest here."""
+    async with CaseBank.open(tmp_path, settings=SIMPLE) as bank:
+        far = await bank.retain("sum the costs of the ships in May", {"n": 1}, reward=0.0)
+        same = await bank.retain("sum the sales of March", {"n": 2}, reward=1.0)
+        near = await bank.retain("sum the sales of March and April", {"n": 3})
+
+        found = await bank.retrieve("sum the sales of March")
+
+    assert [one.case.id for one in found.shown] == [same.id, near.id, far.id]
+    assert [one.outcome.reward for one in found.shown] == [1.0, None, 0.0]
+    similarity = [one.similarity for one in found.shown]
+    assert similarity[0] == pytest.approx(1.0, abs=1e-5)
+    assert similarity == sorted(similarity, reverse=True)
+    assert [f"cosine {one.similarity:.2f}, shown 1 times" in one.why for one in found.shown] == [True] * 3
+
+
 async def test_a_failure_is_located_at_the_step_after_which_things_went_wrong_before(tmp_path: Path) -> None:
     good = Step(subtask="open the table", tools=("read",))
     bad = Step(subtask="guess the total", tools=("guess",))
