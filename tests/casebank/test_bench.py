@@ -321,6 +321,13 @@ def test_the_table_of_times_gives_a_recall_as_a_share_and_not_in_milliseconds(da
     assert float(scans) > 1  # it does much more than scan 300 rows
 
 
+def test_a_bank_too_small_to_be_timed_is_refused_before_anything_runs(data_file: Path) -> None:
+    """The 32 nearest of nothing, after five minutes of rebuilding."""
+    result = CliRunner().invoke(app, ["latency", "--data", str(data_file), "--cases", "0"])
+    assert result.exit_code == 2
+    assert "greater than or equal to 100" in result.output
+
+
 def test_an_unknown_policy_is_refused_before_anything_runs(data_file: Path) -> None:
     """Not after an hour."""
     for command, policy in (("stream", "bandit"), ("simulate", "bag:tau=1"), ("stream", "bag:explore_share")):

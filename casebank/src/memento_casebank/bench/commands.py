@@ -260,7 +260,7 @@ def leak(
 @app.command()
 def latency(
     data: DataOption,
-    cases: Annotated[list[int] | None, typer.Option(help="bank sizes; default 10000 and 100000")] = None,
+    cases: Annotated[list[int] | None, typer.Option(min=100, help="bank sizes; default 10000 and 100000")] = None,
     decisions: Annotated[int, typer.Option(min=0, help="decisions to rebuild from; 0 leaves it out")] = 100_000,
     policy: Annotated[str, typer.Option(help="the policy that learns")] = "bag",
     chromadb: Annotated[bool, typer.Option(help="compare with chromadb's own query")] = True,
