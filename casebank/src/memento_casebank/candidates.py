@@ -79,7 +79,7 @@ def find(
     if one_per_group:
         pool, score = _one_per_group(shelf, pool, score)
     if len(pool) > settings.limit:
-        pool = pool[_spread(shelf.vectors[pool], score, settings.limit, settings.relevance_share)]
+        pool = pool[_spread(shelf.vectors_at(pool), score, settings.limit, settings.relevance_share)]
     return look(shelf, _with_newcomers(shelf, pool, near, settings), vector, bm25)
 
 
@@ -100,7 +100,7 @@ def look(shelf: Shelf, rows: Rows, vector: Floats, bm25: Floats) -> Found:
     """What is known for a question about these rows, given its vector and the BM25 scores (N,) of all rows."""
     words: Floats = bm25[rows]
     best = max(float(words.max(initial=0.0)), 1e-9)
-    vectors = shelf.vectors[rows]
+    vectors = shelf.vectors_at(rows)
     return Found(rows, vectors @ vector, (words / best).astype(np.float32), vectors)
 
 

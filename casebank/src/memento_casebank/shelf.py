@@ -75,7 +75,7 @@ class Shelf:
             rows = np.flatnonzero(allowed)
         else:
             return highest(self.vectors @ vector, count)
-        return rows[highest(self.vectors[rows] @ vector, count)]
+        return rows[highest(self.vectors_at(rows) @ vector, count)]
 
     def near(self, vector: NDArray[np.float32], plan: int, cosine: float) -> NDArray[np.intp]:
         """Rows of the same plan whose cosine to `vector` is at least `cosine`, oldest first.
@@ -87,7 +87,7 @@ class Shelf:
             rows = rows[self._table["plan"][rows] == plan]
         else:
             rows = np.flatnonzero(self.table["plan"] == plan)
-        return rows[self.vectors[rows] @ vector >= np.float32(cosine)]
+        return rows[self.vectors_at(rows) @ vector >= np.float32(cosine)]
 
     @property
     def table(self) -> NDArray[np.void]:
@@ -98,6 +98,10 @@ class Shelf:
     def vectors(self) -> NDArray[np.float32]:
         """(N, D) unit vectors of the questions."""
         return self._vectors[: len(self.ids)]
+
+    def vectors_at(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """(n, D) vectors of some rows."""
+        return self._vectors.take(rows, axis=0, mode="clip")  # rows are valid; to have them checked doubles the time
 
     def add(self, seq: int, case: Case, vector: NDArray[np.float32]) -> int:
         """Put a case on the shelf and return its row."""

@@ -57,7 +57,8 @@ class Sketches:
         if allowed is not None:
             differing[~allowed] = BITS + 1
         count = min(count, len(vectors))
-        furthest = min(int(np.partition(differing, count - 1)[count - 1]), BITS)
+        rows_within = np.bincount(differing).cumsum()  # a third of the time of a partition: there are few distances
+        furthest = min(int(rows_within.searchsorted(count)), BITS)
         return np.flatnonzero(differing <= furthest)
 
     def within(self, vectors: Floats, vector: Floats, cosine: float) -> NDArray[np.intp]:
@@ -67,15 +68,15 @@ class Sketches:
         most = BITS * share + _SURE * math.sqrt(BITS * share * (1.0 - share))
         return np.flatnonzero(self._differing(vectors, vector) <= most)
 
-    def _differing(self, vectors: Floats, vector: Floats) -> NDArray[np.int32]:
+    def _differing(self, vectors: Floats, vector: Floats) -> NDArray[np.uint16]:
         """(N,) how many bits of each row's sketch differ from that of `vector`."""
         self._catch_up(vectors)
         wanted = self._sketch(vector[np.newaxis])[:, 0]
-        differing = np.empty(len(vectors), np.int32)  # twice the bytes needed, but numpy partitions these faster
+        differing = np.empty(len(vectors), np.uint16)
         for start in range(0, len(vectors), _BATCH_ROWS):
             part = slice(start, min(start + _BATCH_ROWS, len(vectors)))
             bits = np.bitwise_count(self._bits[:, part] ^ wanted[:, np.newaxis])
-            differing[part] = bits.sum(axis=0, dtype=np.uint16)
+            bits.sum(axis=0, out=differing[part])
         return differing
 
     def _catch_up(self, vectors: Floats) -> None:
