@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from memento_casebank.policies.base import CANDIDATE_DTYPE, Choice
 
-__all__ = ["DecisionNumbers", "pack", "unpack"]
+__all__ = ["DecisionNumbers", "pack", "unpack", "unpack_table"]
 
 _SCORES = ("value", "value_sd", "sampled", "lead_probability", "inclusion")
 
@@ -40,10 +40,15 @@ def unpack(packed: bytes, n: int) -> DecisionNumbers:
     """Read back what `pack` wrote about `n` candidates."""
     seqs = np.frombuffer(packed, np.int64, n)
     at = seqs.nbytes
-    table = np.frombuffer(packed, CANDIDATE_DTYPE, n, at)
+    table = unpack_table(packed, n)
     at += table.nbytes
     columns: list[NDArray[np.float64]] = []
     for _ in _SCORES:
         columns.append(np.frombuffer(packed, np.float64, n, at))
         at += 8 * n
     return DecisionNumbers(seqs, table, *columns)
+
+
+def unpack_table(packed: bytes, n: int) -> NDArray[np.void]:
+    """Read back only the features, (n,) of `CANDIDATE_DTYPE`: all that learning needs."""
+    return np.frombuffer(packed, CANDIDATE_DTYPE, n, n * np.dtype(np.int64).itemsize)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from memento_casebank.candidates import CandidateSettings, Found, describe, find, look
 from memento_casebank.chroma import ChromaIndex, IndexRow
 from memento_casebank.commits import CommitQueue
-from memento_casebank.decisions import pack, unpack
+from memento_casebank.decisions import pack, unpack, unpack_table
 from memento_casebank.exchange import Line
 from memento_casebank.hygiene import instruction_like
 from memento_casebank.learning import Learner
@@ -683,16 +683,15 @@ class Engine:
 
     def _learning_material(self, decision_id: str) -> tuple[Decision, Outcome | None]:
         """A decision as its policy saw it (features as logged, not as they are now), with the outcome in force."""
-        seq, record, _, packed = self.decision(decision_id)
+        seq, record, shown, packed = self.decision(decision_id)
         shelf = self.shelf(record.namespace)
-        numbers = unpack(packed, record.candidates)
-        shown = list(record.shown)
-        rows = [shelf.row_of_seq[s] for s in numbers.seqs[shown].tolist()]
+        rows = [shelf.row_of_seq[s] for s in np.frombuffer(shown, np.int64).tolist()]
+        table = unpack_table(packed, record.candidates)[list(record.shown)]
         raw = self.log.vector(self.embedder_id, seq)
         vector = np.zeros(self.dim, np.float32) if raw is None else np.frombuffer(raw, np.float32)
         decision = Decision(
             query=Query(vector=vector, time=record.created, task=stable_key(task_key(record.query))),
-            shown=Candidates(tuple(shelf.ids[row] for row in rows), numbers.table[shown], shelf.vectors[rows]),
+            shown=Candidates(tuple(shelf.ids[row] for row in rows), table, shelf.vectors[rows]),
             ancestors=self._ancestors(shelf, rows) if self.settings.policy_settings.get("ancestor_decay") else (),
         )
         outcome = self.in_force(decision_id)
