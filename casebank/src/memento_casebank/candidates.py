@@ -110,7 +110,7 @@ def _fuse(rankings: list[Rows], constant: float) -> tuple[Rows, Floats]:
     for ranking in rankings:
         for rank, row in enumerate(ranking.tolist(), start=1):
             score[row] = score.get(row, 0.0) + 1.0 / (constant + rank)
-    best = sorted(((worth, row) for row, worth in score.items()), reverse=True)  # ties go to the newer row
+    best = sorted(zip(score.values(), score, strict=True), reverse=True)  # ties go to the newer row
     return np.array([row for _, row in best], np.intp), np.array([worth for worth, _ in best], np.float32)
 
 
