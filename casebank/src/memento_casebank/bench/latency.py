@@ -74,7 +74,9 @@ def measure_latency(
         try:
             say(f"filling a bank with {cases:,} cases")
             _fill(engine, texts[:cases], vectors[:cases])
-            nearest, recall = _chromadb_times(engine, vectors[cases:], say) if chromadb else (None, None)
+            say("waiting for chromadb's index")  # its thread would take turns with what is measured
+            engine.index.flush()
+            nearest, recall = _chromadb_times(engine, vectors[cases:]) if chromadb else (None, None)
             reads: list[Took] = []
             writes: list[Took] = []
             outcomes: list[Took] = []
@@ -185,10 +187,8 @@ def _fill(engine: Engine, texts: Sequence[str], vectors: Vectors) -> None:
         engine.run(lambda s=start: enter(s, min(s + 1_000, len(texts))))
 
 
-def _chromadb_times(engine: Engine, vectors: Vectors, say: Callable[[str], None]) -> tuple[list[Took], float]:
+def _chromadb_times(engine: Engine, vectors: Vectors) -> tuple[list[Took], float]:
     """How long each query took, and the share of the 32 nearest that were found."""
-    say("waiting for chromadb's index")
-    engine.index.flush()
     shelf = engine.shelf("default")
     times: list[Took] = []
     answers: list[NDArray[np.intp]] = []
