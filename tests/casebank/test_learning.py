@@ -5,11 +5,13 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from memento_casebank import BankError, CaseBank, EngineSettings
 from memento_casebank.policies import POLICIES
 from memento_casebank.policies.bag import BagPolicy
+from memento_casebank.policies.base import Candidates, Choice, Decision, Outcome, Query
 from memento_casebank.records import OutcomeKind, OutcomeRecord, outcome_in_force
 
 pytestmark = pytest.mark.anyio
@@ -47,6 +49,46 @@ async def test_a_rebuild_gives_the_same_state_bit_for_bit(policy: str, tmp_path:
         before = await fingerprint(bank)
 
         assert await bank.rebuild() == {"default": before}
+
+
+async def test_a_late_outcome_teaches_what_the_policy_saw_of_the_cases_it_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their features as they were then, and of the chosen rows only: both come from the log."""
+    saw: list[tuple[Query, Candidates]] = []
+    learned: list[Decision] = []
+    choose, learn = BagPolicy.choose, BagPolicy.learn
+
+    def note_choice(
+        policy: BagPolicy, query: Query, candidates: Candidates, k: int, rng: np.random.Generator
+    ) -> Choice:
+        choice = choose(policy, query, candidates, k, rng)
+        saw.append((query, candidates.take(choice.rows)))
+        return choice
+
+    def note_lesson(policy: BagPolicy, decision: Decision, outcome: Outcome) -> None:
+        learned.append(decision)
+        learn(policy, decision, outcome)
+
+    async with CaseBank.open(tmp_path, settings=EngineSettings(seed=4)) as bank:
+        await live(bank, seed=4, turns=40)
+        monkeypatch.setattr(BagPolicy, "choose", note_choice)
+        decisions = [(await bank.retrieve(f"{topic} number {n}")).decision for topic in TOPICS for n in range(3)]
+    async with CaseBank.open(tmp_path, settings=EngineSettings(seed=4)) as bank:
+        await live(bank, seed=5, turns=10)  # cases grow older, and are judged again
+        monkeypatch.setattr(BagPolicy, "learn", note_lesson)
+        for decision in decisions:
+            await bank.record_outcome(1.0, "verifier", decision_id=decision.id)
+
+    assert len(learned) == len(decisions)
+    assert any(decision.shown not in ((), tuple(range(len(decision.shown)))) for decision in decisions)
+    for decision, (query, shown), lesson in zip(decisions, saw, learned, strict=False):
+        assert lesson.query.time == query.time == decision.created
+        assert lesson.query.task == query.task
+        assert lesson.query.vector.tobytes() == query.vector.tobytes()
+        assert lesson.shown.ids == shown.ids
+        assert lesson.shown.table.tobytes() == shown.table.tobytes()
+        assert lesson.shown.vectors.tobytes() == shown.vectors.tobytes()
 
 
 async def test_outcomes_amended_far_back_are_learned_as_if_they_had_always_been_so(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_rows_added_later_are_found_and_those_not_allowed_are_not() -> None:
     assert ROWS - 1 not in sketches.closest(vectors[:3_000], query, 10, None)
 
     assert ROWS - 1 in sketches.closest(vectors, query, 10, None)
+    assert sketches.closest(vectors, query, 1, None).tolist() == [ROWS - 1]  # and none that is further away
 
     allowed = np.ones(ROWS, np.bool_)
     allowed[ROWS - 1] = False
