@@ -266,14 +266,19 @@ class Log:
             self._db.execute(f"SELECT 1 FROM {table} WHERE id = ?", (record_id,)).fetchone() for table in _RECORDS
         )
 
-    def texts_without_vector(self, embedder: str, limit: int) -> list[tuple[int, str]]:
-        """(seq, text) of cases and decisions that `embedder` has not embedded yet, oldest first."""
+    def texts_without_vector(self, embedder: str, *, after: int, limit: int) -> list[tuple[int, str]]:
+        """(seq, text) of cases and decisions past a place in the log that `embedder` has not embedded, oldest first."""
         return self._db.execute(
             "SELECT seq, text FROM (SELECT seq, json_extract(body, '$.question') AS text FROM cases"
-            " UNION ALL SELECT seq, json_extract(body, '$.query') FROM decisions)"
-            " WHERE seq NOT IN (SELECT seq FROM vectors WHERE embedder = ?) ORDER BY seq LIMIT ?",
-            (embedder, limit),
+            " UNION ALL SELECT seq, json_extract(body, '$.query') FROM decisions) AS texts"
+            " WHERE seq > ? AND NOT EXISTS (SELECT 1 FROM vectors WHERE embedder = ? AND vectors.seq = texts.seq)"
+            " ORDER BY seq LIMIT ?",
+            (after, embedder, limit),
         ).fetchall()
+
+    def embedded(self, embedder: str) -> int:
+        """How many cases and decisions `embedder` has embedded."""
+        return self._db.execute("SELECT count(*) FROM vectors WHERE embedder = ?", (embedder,)).fetchone()[0]
 
     def drop_vectors_except(self, embedder: str) -> None:
         self._db.execute("DELETE FROM vectors WHERE embedder <> ?", (embedder,))

@@ -49,15 +49,17 @@ def reembed(
 def _embed_all(log: Log, embedder: Embedder, progress: Callable[[int, int], None] | None) -> int:
     counts = log.counts()
     total = counts["cases"] + counts["decisions"]
-    done = 0
-    while batch := log.texts_without_vector(embedder.id, BATCH):
+    earlier = log.embedded(embedder.id)
+    done = after = 0
+    while batch := log.texts_without_vector(embedder.id, after=after, limit=BATCH):
         vectors = embedder.embed([text for _, text in batch])
         log.begin()
         log.put_vectors(embedder.id, ((seq, vectors[i].tobytes()) for i, (seq, _) in enumerate(batch)))
         log.commit()
+        after = batch[-1][0]
         done += len(batch)
         if progress is not None:
-            progress(done, total)
+            progress(earlier + done, total)
     return done
 
 
