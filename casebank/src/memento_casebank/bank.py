@@ -175,13 +175,17 @@ class CaseBank:
         decision_id: str | None = None,
         case_id: str | None = None,
         run_id: str | None = None,
+        namespace: str | None = None,
         cited_case_ids: Sequence[str] | None = None,
     ) -> OutcomeRecord:
         """Say how an attempt turned out; a later word amends, and human overrides verifier, judge and self.
 
+        It reaches the cases and decisions of the same run, in one namespace. `namespace` is needed only when nothing
+        but a `run_id` is given that several namespaces use.
+
         Raises:
             UnknownId: nothing of that id is here.
-            BankError: none of `decision_id`, `case_id`, `run_id` was given.
+            BankError: none of `decision_id`, `case_id`, `run_id` was given, or a value does not fit.
         """
         return await self._run(
             lambda: self._engine.record_outcome(
@@ -191,6 +195,7 @@ class CaseBank:
                 decision_id=decision_id,
                 case_id=case_id,
                 run_id=run_id,
+                namespace=namespace,
                 cited=cited_case_ids,
             )
         )

@@ -101,4 +101,7 @@ class CommitQueue:
         except Exception as exc:  # noqa: BLE001 - handed to the caller it belongs to
             work.error = exc
             if wrote:  # checks come before writes, so this is a bug: memory may be ahead of the log
-                self._closed = "The bank stopped after an internal error; reopen it. The log is whole."
+                self._closed = (
+                    f"The bank stopped after an internal error ({type(exc).__name__}: {exc}); reopen it. "
+                    "The log is whole."
+                )

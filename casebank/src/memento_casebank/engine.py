@@ -50,6 +50,7 @@ from memento_casebank.records import (
     OutcomeRecord,
     Step,
     UnknownId,
+    checked,
     new_id,
     outcome_in_force,
     plan_signature,
@@ -537,9 +538,12 @@ class Engine:
 
         Raises:
             UnknownId: a parent or the decision is not in this namespace.
+            BankError: a value does not fit, or cannot be kept as JSON.
         """
+        checked(OutcomeRecord, id="", created=0.0, reward=reward, kind=reward_kind)  # before anything is written
         shelf = self.shelf(new.namespace)
-        case = Case(
+        case = checked(
+            Case,
             id=new_id("case"),
             namespace=new.namespace,
             created=time.time(),
@@ -616,18 +620,21 @@ class Engine:
         decision_id: str | None = None,
         case_id: str | None = None,
         run_id: str | None = None,
+        namespace: str | None = None,
         cited: Sequence[str] | None = None,
     ) -> OutcomeRecord:
         """Append an outcome for a case and the decisions behind it, and learn from what is in force afterwards.
 
         Raises:
             UnknownId: nothing of that id is here.
+            BankError: a value does not fit, or the run is known in several namespaces and none was named.
         """
-        decisions, cases = self._targets(decision_id, case_id, run_id)
+        decisions, cases = self._targets(decision_id, case_id, run_id, namespace)
         for cited_id in cited or ():
             if cited_id not in self._namespace_of:
                 raise UnknownId(f"There is no case {cited_id!r}; cite the ids that retrieve_cases returned.")
-        record = OutcomeRecord(
+        record = checked(
+            OutcomeRecord,
             id=new_id("out"),
             created=time.time(),
             reward=reward,
@@ -643,33 +650,43 @@ class Engine:
         return record
 
     def _targets(
-        self, decision_id: str | None, case_id: str | None, run_id: str | None
+        self, decision_id: str | None, case_id: str | None, run_id: str | None, namespace: str | None
     ) -> tuple[dict[str, None], dict[str, None]]:
         """Decisions and cases that belong to the same attempt as what was named. Dicts as ordered sets."""
         if decision_id is None and case_id is None and run_id is None:
             raise BankError("Say what the outcome belongs to: decision_id, case_id or run_id.")
         decisions: dict[str, None] = {}
         cases: dict[str, None] = {}
-        runs: dict[str, None] = {} if run_id is None else {run_id: None}
+        runs: dict[tuple[str, str], None] = {}  # an id may be in use in several namespaces
+        if run_id is not None:
+            runs[run_id, self._namespace_of_run(run_id) if namespace is None else namespace] = None
         if case_id is not None:
             case = self.case(case_id)
             cases[case_id] = None
-            if case.decision_id is not None:
+            if case.decision_id in self._namespace_of:  # an import may have brought the case alone
                 decisions[case.decision_id] = None
             if case.run_id is not None:
-                runs[case.run_id] = None
+                runs[case.run_id, case.namespace] = None
         if decision_id is not None:
             record = self.decision(decision_id).record
             decisions[decision_id] = None
             cases.update(dict.fromkeys(self.log.cases_of_decision(decision_id)))
             if record.run_id is not None:
-                runs[record.run_id] = None
-        for run in runs:
-            decisions.update(dict.fromkeys(self.log.decisions_of_run(run)))
-            cases.update(dict.fromkeys(self.log.cases_of_run(run)))
+                runs[record.run_id, record.namespace] = None
+        for run, where in runs:
+            decisions.update(dict.fromkeys(self.log.decisions_of_run(run, where)))
+            cases.update(dict.fromkeys(self.log.cases_of_run(run, where)))
         if not decisions and not cases:
             raise UnknownId(f"Nothing was retrieved or retained under run {run_id!r}; pass run_id there too.")
         return decisions, cases
+
+    def _namespace_of_run(self, run_id: str) -> str:
+        namespaces = self.log.namespaces_of_run(run_id)
+        if len(namespaces) > 1:
+            raise BankError(
+                f"Run {run_id!r} is known in the namespaces {', '.join(namespaces)}; pass one as namespace."
+            )
+        return namespaces[0] if namespaces else "default"
 
     def _apply_outcome(self, record: OutcomeRecord) -> None:
         for target in (*record.cases, *record.decisions):

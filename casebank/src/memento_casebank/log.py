@@ -11,19 +11,23 @@ transaction is gone, the rest is whole.
 """
 
 import contextlib
+import json
 import logging
 import os
 import sqlite3
 import threading
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from memento_casebank.records import BankError, Case, DecisionRecord, Edit, OutcomeRecord
+from memento_casebank.records import BankError, Case, DecisionRecord, Edit, OutcomeRecord, first_problem
 
 __all__ = ["CaseRow", "DecisionRow", "Log", "WalSync"]
 
 logger = logging.getLogger(__name__)
+
+Record = Case | DecisionRecord | OutcomeRecord | Edit
+R = TypeVar("R", Case, DecisionRecord, OutcomeRecord, Edit)
 
 SCHEMA_VERSION = 1
 
@@ -82,7 +86,7 @@ class Log:
             BankError: the file is not a case bank, or was made by a newer version.
         """
         self.path = path
-        target = f"file:{path}?mode=ro" if read_only else str(path)
+        target = f"{path.absolute().as_uri()}?mode=ro" if read_only else str(path)
         try:
             self._db = sqlite3.connect(
                 target, uri=read_only, isolation_level=None, check_same_thread=False, timeout=10.0
@@ -159,29 +163,33 @@ class Log:
     # Appending
 
     def append_case(self, case: Case) -> int:
+        body = _dump(case)
         seq = self._take_seq()
         self._db.execute(
             "INSERT INTO cases VALUES (?, ?, ?, ?, ?, ?)",
-            (seq, case.id, case.namespace, case.run_id, case.decision_id, _dump(case)),
+            (seq, case.id, case.namespace, case.run_id, case.decision_id, body),
         )
         return seq
 
     def append_decision(self, record: DecisionRecord, *, shown: bytes, candidates: bytes) -> int:
+        body = _dump(record)
         seq = self._take_seq()
         self._db.execute(
             "INSERT INTO decisions VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (seq, record.id, record.namespace, record.run_id, shown, candidates, _dump(record)),
+            (seq, record.id, record.namespace, record.run_id, shown, candidates, body),
         )
         return seq
 
     def append_outcome(self, record: OutcomeRecord) -> int:
+        body = _dump(record)
         seq = self._take_seq()
-        self._db.execute("INSERT INTO outcomes VALUES (?, ?, ?)", (seq, record.id, _dump(record)))
+        self._db.execute("INSERT INTO outcomes VALUES (?, ?, ?)", (seq, record.id, body))
         return seq
 
     def append_edit(self, record: Edit) -> int:
+        body = _dump(record)
         seq = self._take_seq()
-        self._db.execute("INSERT INTO edits VALUES (?, ?, ?, ?)", (seq, record.id, record.case_id, _dump(record)))
+        self._db.execute("INSERT INTO edits VALUES (?, ?, ?, ?)", (seq, record.id, record.case_id, body))
         return seq
 
     def put_vectors(self, embedder: str, rows: Iterable[tuple[int, bytes]]) -> None:
@@ -193,34 +201,42 @@ class Log:
 
     def case(self, case_id: str) -> CaseRow | None:
         row = self._db.execute("SELECT seq, body FROM cases WHERE id = ?", (case_id,)).fetchone()
-        return None if row is None else CaseRow(row[0], Case.model_validate_json(row[1]))
+        return None if row is None else CaseRow(row[0], _read(Case, row[0], row[1]))
 
     def cases_at(self, seqs: Sequence[int]) -> list[Case]:
         """The cases at these places in the log, in the given order."""
         marks = ", ".join("?" * len(seqs))
         bodies = dict(self._db.execute(f"SELECT seq, body FROM cases WHERE seq IN ({marks})", seqs))
-        return [Case.model_validate_json(bodies[seq]) for seq in seqs]
+        return [_read(Case, seq, bodies[seq]) for seq in seqs]
 
     def cases(self, *, after: int = 0) -> Iterator[CaseRow]:
         """All cases past a place in the log, oldest first."""
         for seq, body in self._db.execute("SELECT seq, body FROM cases WHERE seq > ? ORDER BY seq", (after,)):
-            yield CaseRow(seq, Case.model_validate_json(body))
+            yield CaseRow(seq, _read(Case, seq, body))
 
     def case_ids(self) -> dict[int, str]:
         """The id of every case by its place in the log."""
         return dict(self._db.execute("SELECT seq, id FROM cases ORDER BY seq"))
 
-    def cases_of_run(self, run_id: str) -> list[str]:
-        return self._ids("SELECT id FROM cases WHERE run_id = ? ORDER BY seq", run_id)
+    def cases_of_run(self, run_id: str, namespace: str) -> list[str]:
+        return self._ids("SELECT id FROM cases WHERE run_id = ? AND namespace = ? ORDER BY seq", run_id, namespace)
 
     def cases_of_decision(self, decision_id: str) -> list[str]:
         return self._ids("SELECT id FROM cases WHERE decision_id = ? ORDER BY seq", decision_id)
+
+    def namespaces_of_run(self, run_id: str) -> list[str]:
+        """The namespaces in which cases or decisions name this run."""
+        return self._ids(
+            "SELECT namespace FROM decisions WHERE run_id = ? UNION SELECT namespace FROM cases WHERE run_id = ?",
+            run_id,
+            run_id,
+        )
 
     def decision(self, decision_id: str) -> DecisionRow | None:
         row = self._db.execute(
             "SELECT seq, body, shown, candidates FROM decisions WHERE id = ?", (decision_id,)
         ).fetchone()
-        return None if row is None else DecisionRow(row[0], DecisionRecord.model_validate_json(row[1]), row[2], row[3])
+        return None if row is None else DecisionRow(row[0], _read(DecisionRecord, row[0], row[1]), row[2], row[3])
 
     def decisions(self, *, after: int = 0, namespace: str | None = None, limit: int = -1) -> Iterator[DecisionRow]:
         """Decisions past a place in the log, oldest first."""
@@ -229,10 +245,10 @@ class Log:
             " ORDER BY seq LIMIT ?",
             (after, namespace, namespace, limit),
         ):
-            yield DecisionRow(seq, DecisionRecord.model_validate_json(body), shown, candidates)
+            yield DecisionRow(seq, _read(DecisionRecord, seq, body), shown, candidates)
 
-    def decisions_of_run(self, run_id: str) -> list[str]:
-        return self._ids("SELECT id FROM decisions WHERE run_id = ? ORDER BY seq", run_id)
+    def decisions_of_run(self, run_id: str, namespace: str) -> list[str]:
+        return self._ids("SELECT id FROM decisions WHERE run_id = ? AND namespace = ? ORDER BY seq", run_id, namespace)
 
     def shown(self) -> Iterator[tuple[str, str, bytes]]:
         """(id, namespace, seqs of the cases shown) of every decision, oldest first."""
@@ -240,15 +256,15 @@ class Log:
 
     def outcomes(self, *, after: int = 0) -> Iterator[tuple[int, OutcomeRecord]]:
         for seq, body in self._db.execute("SELECT seq, body FROM outcomes WHERE seq > ? ORDER BY seq", (after,)):
-            yield seq, OutcomeRecord.model_validate_json(body)
+            yield seq, _read(OutcomeRecord, seq, body)
 
     def edits(self, *, after: int = 0) -> Iterator[tuple[int, Edit]]:
         for seq, body in self._db.execute("SELECT seq, body FROM edits WHERE seq > ? ORDER BY seq", (after,)):
-            yield seq, Edit.model_validate_json(body)
+            yield seq, _read(Edit, seq, body)
 
     def edit(self, edit_id: str) -> Edit | None:
-        row = self._db.execute("SELECT body FROM edits WHERE id = ?", (edit_id,)).fetchone()
-        return None if row is None else Edit.model_validate_json(row[0])
+        row = self._db.execute("SELECT seq, body FROM edits WHERE id = ?", (edit_id,)).fetchone()
+        return None if row is None else _read(Edit, row[0], row[1])
 
     def vector(self, embedder: str, seq: int) -> bytes | None:
         row = self._db.execute("SELECT vector FROM vectors WHERE embedder = ? AND seq = ?", (embedder, seq)).fetchone()
@@ -290,8 +306,8 @@ class Log:
         """Number of records of each kind."""
         return {table: self._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in _RECORDS}
 
-    def _ids(self, sql: str, value: str) -> list[str]:
-        return [row[0] for row in self._db.execute(sql, (value,))]
+    def _ids(self, sql: str, *values: str) -> list[str]:
+        return [row[0] for row in self._db.execute(sql, values)]
 
     def sync_level(self) -> int:
         """SQLite's synchronous level now: 1 (NORMAL) or 2 (FULL)."""
@@ -364,5 +380,34 @@ class WalSync:
             os.close(file)
 
 
-def _dump(record: Case | DecisionRecord | OutcomeRecord | Edit) -> str:
-    return record.model_dump_json(exclude_defaults=True)
+def _dump(record: Record) -> str:
+    """A record as JSON, which was read back once: what goes into the log can never be taken out or mended.
+
+    Raises:
+        BankError: it holds what JSON cannot: NaN, half a character, an object of Python, or too many levels.
+    """
+    try:
+        text = record.model_dump_json(exclude_defaults=True)
+        type(record).model_validate_json(text)
+        if "NaN" in text or "Infinity" in text:  # in a plan, pydantic lets them pass
+            json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as exc:  # what pydantic raises for all of these
+        raise BankError(f"This cannot be kept: {first_problem(exc)}. Pass plain JSON values.") from exc
+    return text
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _read(model: type[R], seq: int, body: str) -> R:
+    """A record from its row.
+
+    Raises:
+        BankError: the row is not one that this version can read.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValueError as exc:
+        problem = f"Record {seq} of the log cannot be read as {model.__name__}: {first_problem(exc)}"
+        raise BankError(problem) from exc

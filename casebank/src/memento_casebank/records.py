@@ -10,9 +10,9 @@ import re
 import secrets
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 __all__ = [
     "BankError",
@@ -29,6 +29,8 @@ __all__ = [
     "OutcomeRecord",
     "Step",
     "UnknownId",
+    "checked",
+    "first_problem",
     "new_id",
     "outcome_in_force",
     "plan_signature",
@@ -61,7 +63,8 @@ class EmbedderError(BankError):
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # NaN and infinity are no JSON: they are refused instead of read back as something else.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 class Step(_Record):
@@ -179,6 +182,29 @@ class InForce(NamedTuple):
     confidence: float
     cited: tuple[str, ...] | None
     created: float
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def checked(model: type[R], /, **values: Any) -> R:
+    """A record of these values.
+
+    Raises:
+        BankError: one of them does not fit; the message names it.
+    """
+    try:
+        return model(**values)
+    except ValidationError as exc:
+        raise BankError(f"{first_problem(exc)}.") from exc
+
+
+def first_problem(exc: ValueError) -> str:
+    """One line about why a record could not be made, written or read."""
+    if isinstance(exc, ValidationError):
+        problem = exc.errors(include_url=False, include_input=False)[0]
+        return ": ".join(part for part in (".".join(map(str, problem["loc"])), problem["msg"]) if part)
+    return str(exc).splitlines()[0]
 
 
 UNKNOWN = InForce(None, None, 1.0, None, 0.0)

@@ -250,6 +250,7 @@ def _add_cycle(server: Server[_Shelter], settings: Settings) -> None:
         decision_id: Annotated[Id | None, Field(description="From retrieve_cases")] = None,
         case_id: Annotated[Id | None, Field(description="From retain_case")] = None,
         run_id: Annotated[Id | None, Field(description="The run_id passed before")] = None,
+        namespace: Annotated[Id | None, Field(description="Only if several use that run_id")] = None,
         cited_case_ids: Annotated[
             list[Id] | None, Field(max_length=50, description="Shown cases the plan really used; they get the credit")
         ] = None,
@@ -268,6 +269,7 @@ def _add_cycle(server: Server[_Shelter], settings: Settings) -> None:
                 decision_id=decision_id,
                 case_id=case_id,
                 run_id=run_id,
+                namespace=namespace,
                 cited_case_ids=cited_case_ids,
             )
         return OutcomeRecorded(outcome_id=record.id, decisions=list(record.decisions), cases=list(record.cases))

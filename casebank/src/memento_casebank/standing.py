@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from memento_casebank.hygiene import instruction_like
-from memento_casebank.records import BankError, Case, CaseStatus, Edit
+from memento_casebank.records import BankError, Case, CaseStatus, Edit, first_problem
 
 __all__ = ["REVISABLE", "Standing", "check_changes", "standing", "undo_target"]
 
@@ -82,8 +82,7 @@ def check_changes(case: Case, changes: dict[str, Any]) -> None:
     try:
         revised = Case.model_validate(case.model_dump() | changes)
     except ValidationError as exc:
-        problem = exc.errors(include_url=False)[0]
-        raise BankError(f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}") from exc
+        raise BankError(first_problem(exc)) from exc
     if (orders := instruction_like(revised)) is not None and instruction_like(case) is None:
         raise BankError(f"The revised {orders}; cases are evidence and may not give orders.")
 
