@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from memento_casebank.candidates import CandidateSettings, find
 from memento_casebank.embedders import HashingEmbedder, is_stop_word, tokenize
 from memento_casebank.lexical import K1, B, InvertedIndex
-from memento_casebank.records import Case
+from memento_casebank.records import Case, Step
 from memento_casebank.shelf import Shelf
 
 EMBEDDER = HashingEmbedder(64)
@@ -118,11 +118,26 @@ def test_bm25_is_told_relative_to_the_best_candidate() -> None:
     st.lists(st.text(alphabet="ab ", min_size=1, max_size=12), min_size=1, max_size=20), st.sampled_from([0.5, 0.97])
 )
 def test_near_duplicates_on_a_small_shelf_are_found_exactly(questions: list[str], cosine: float) -> None:
-    shelf = shelf_of(*questions, answers=["same" if n % 3 else "other" for n in range(len(questions))])
+    """Two with the same order of tools are not the same while their answers differ."""
+    shelf = Shelf(64)
+    cases = [
+        Case(
+            id=f"case_{number}",
+            created=0,
+            question=question,
+            plan={},
+            answer="Same" if number % 3 else "other",
+            steps=(Step(subtask="s", tools=("read",) if number % 2 else ("guess",)),) if number % 4 else (),
+        )
+        for number, question in enumerate(questions)
+    ]
+    for number, case in enumerate(cases):
+        shelf.add(number + 1, case, EMBEDDER.embed([case.question])[0])
     vector = EMBEDDER.embed([questions[0]])[0]
-    plan = int(shelf.table["plan"][len(questions) - 1])
 
-    rows = shelf.near(vector, plan, cosine)
+    rows = shelf.near(vector, cases[-1], cosine)
 
-    wanted = (shelf.table["plan"] == plan) & (shelf.vectors @ vector >= np.float32(cosine))
+    tools = [[tool for step in case.steps for tool in step.tools] for case in cases]
+    alike = [case.answer == cases[-1].answer and tools[n] == tools[-1] for n, case in enumerate(cases)]
+    wanted = np.array(alike) & (shelf.vectors @ vector >= np.float32(cosine))
     assert rows.tolist() == np.flatnonzero(wanted).tolist()

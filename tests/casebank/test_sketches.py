@@ -19,10 +19,14 @@ def crowded(dim: int, rows: int = ROWS) -> NDArray[np.float32]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def shelf_of(vectors: NDArray[np.float32]) -> Shelf:
+def answered(number: int, answer: int) -> Case:
+    return Case(id=str(number), created=0, question="q", plan={}, answer=str(answer))
+
+
+def shelf_of(vectors: NDArray[np.float32], answers: int = ROWS) -> Shelf:
     shelf = Shelf(vectors.shape[1])
     for number, vector in enumerate(vectors):
-        shelf.add(number, Case(id=str(number), created=0, question="q", plan={}, answer=str(number)), vector)
+        shelf.add(number, answered(number, number % answers), vector)
     return shelf
 
 
@@ -91,14 +95,14 @@ def test_near_duplicates_on_a_large_shelf_are_those_an_exact_scan_finds() -> Non
     dice = np.random.default_rng(1)
     copies = vectors[:40] + dice.normal(scale=0.04, size=(40, 64)).astype(np.float32)  # cosines around .95
     vectors = np.concatenate([vectors, copies / np.linalg.norm(copies, axis=1, keepdims=True)])
-    shelf = shelf_of(vectors)
-    shelf.table["plan"][:] = np.arange(len(shelf)) % 2
+    shelf = shelf_of(vectors, answers=2)
+    odd = answered(-1, 1)
 
     found = 0
     for row in range(40):
-        near = shelf.near(vectors[row], 1, 0.95)
-        wanted = (shelf.table["plan"] == 1) & (vectors @ vectors[row] >= np.float32(0.95))
+        near = shelf.near(vectors[row], odd, 0.95)
+        wanted = (np.arange(len(shelf)) % 2 == 1) & (vectors @ vectors[row] >= np.float32(0.95))
         assert near.tolist() == np.flatnonzero(wanted).tolist()
         found += len(near)
     assert 20 < found < 200
-    assert shelf.near(vectors[1], 1, 1.01).tolist() == []  # a setting that takes nothing for a copy
+    assert shelf.near(vectors[1], odd, 1.01).tolist() == []  # a setting that takes nothing for a copy

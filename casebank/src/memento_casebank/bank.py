@@ -291,7 +291,7 @@ class CaseBank:
 
             def enter() -> None:
                 for case, vector in zip(found, vectors, strict=True):
-                    self._engine.enter(case, vector)
+                    self._engine.enter_new(case, vector)
 
             await self._run(enter)
         return found
@@ -452,7 +452,8 @@ class CaseBank:
         vectors: list[NDArray[np.float32] | None] = [None] * len(lines)
         texts: dict[int, str] = {}
         for i, line in enumerate(lines):
-            if line.vector is not None and line.embedder == self._embedder.id:
+            whole = line.vector is not None and len(line.vector) == 4 * self._embedder.dim
+            if line.vector is not None and whole and line.embedder == self._embedder.id:
                 vectors[i] = np.frombuffer(line.vector, np.float32)
             elif isinstance(line.record, Case):
                 texts[i] = line.record.question

@@ -34,6 +34,10 @@ BATCH = 1000
 
 BATCH_SECONDS = 0.5
 FIRST_BATCH_SECONDS = 2.0
+CLOSE_SECONDS = 60.0
+"""Longest wait for the batch being written when the bank is closed; 1,000 rows take about one."""
+CLOSE_SERVER_SECONDS = 1.5
+"""The same when a server has the files."""
 
 Metadata = Mapping[str, str | int | float | bool]
 
@@ -65,6 +69,7 @@ class ChromaIndex:
         self._using = threading.Lock()  # one thread in chromadb at a time
         self._wake = threading.Event()
         self._stop = threading.Event()
+        self._closed = False
         self._writer: threading.Thread | None = None
         self._failure: str | None = None
 
@@ -118,6 +123,8 @@ class ChromaIndex:
                 except BaseException:
                     self._put_back(batch)
                     raise
+                if self._stop.is_set():
+                    return
 
     def query(self, namespace: str, vector: NDArray[np.float32], limit: int) -> list[tuple[str, float]]:
         """Return (case id, cosine) of the nearest rows of a namespace, best first (approximate: HNSW)."""
@@ -154,20 +161,27 @@ class ChromaIndex:
                 if collection.name in wanted:
                     client.delete_collection(collection.name)
 
-    def close(self, *, timeout_seconds: float = 1.5) -> None:
-        """Stop the background thread, writing what it can in time; the rest is caught up at the next open."""
+    def close(self) -> None:
+        """Stop the background thread after the batch it is at; the rest is caught up at the next open.
+
+        The files of an embedded index belong to whoever holds the bank's lock, so that thread is waited for.
+        """
         self._stop.set()
         self._wake.set()
         if self._writer is not None:
-            self._writer.join(timeout_seconds)
-            if self._writer.is_alive():
-                return  # it is in the middle of chromadb: closing under it would be worse than not closing
+            self._writer.join(CLOSE_SECONDS if self._url is None else CLOSE_SERVER_SECONDS)
+            if self._writer.is_alive():  # in the middle of chromadb: closing under it would be worse than not closing
+                logger.error("the chromadb index is still being written at the end; the next opening looks after it")
+                return
+        self._closed = True
         self._close_client()
 
     @contextmanager
     def _use(self) -> Generator[None]:
         """Have chromadb to oneself, opened, with the marker lying there meanwhile, and after a failure for good."""
         with self._using:
+            if self._closed:
+                raise BankError("The bank is closed.")
             self._open()
             if self._marker is not None:
                 self._marker.touch()

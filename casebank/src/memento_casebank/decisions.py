@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from memento_casebank.policies.base import CANDIDATE_DTYPE, Choice
 
-__all__ = ["DecisionNumbers", "pack", "unpack", "unpack_table"]
+__all__ = ["DecisionNumbers", "pack", "packed_size", "unpack", "unpack_table"]
 
 _SCORES = ("value", "value_sd", "sampled", "lead_probability", "inclusion")
 
@@ -34,6 +34,11 @@ class DecisionNumbers:
 def pack(seqs: NDArray[np.int64], table: NDArray[np.void], choice: Choice) -> bytes:
     scores: Sequence[NDArray[np.float64]] = [np.asarray(getattr(choice, name), np.float64) for name in _SCORES]
     return b"".join([seqs.tobytes(), table.tobytes(), *(column.tobytes() for column in scores)])
+
+
+def packed_size(n: int) -> int:
+    """Bytes that `pack` makes of `n` candidates."""
+    return n * (8 + CANDIDATE_DTYPE.itemsize + 8 * len(_SCORES))
 
 
 def unpack(packed: bytes, n: int) -> DecisionNumbers:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from memento_casebank.candidates import CandidateSettings, Found, describe, find, look
 from memento_casebank.chroma import ChromaIndex, IndexRow
 from memento_casebank.commits import CommitQueue
-from memento_casebank.decisions import pack, unpack, unpack_table
+from memento_casebank.decisions import pack, packed_size, unpack, unpack_table
 from memento_casebank.exchange import Line
 from memento_casebank.hygiene import instruction_like
 from memento_casebank.learning import Learner
@@ -53,7 +53,6 @@ from memento_casebank.records import (
     checked,
     new_id,
     outcome_in_force,
-    plan_signature,
     task_key,
 )
 from memento_casebank.replay import LoggedDecision
@@ -497,9 +496,15 @@ class Engine:
         return found, after
 
     def _same_task(self, shelf: Shelf, question: str, vector: Vector) -> NDArray[np.bool_]:
-        """(N,) which cases are about this very task: the same words, or a question as close as a paraphrase."""
-        same_words = shelf.table["task"] == stable_key(task_key(question))
-        return same_words | (shelf.vectors @ vector >= np.float32(self.settings.candidates.same_task_cosine))
+        """(N,) which cases are about this very task: the same words, or a question as close as a paraphrase.
+
+        So is a strategy that was made from such a case: it tells what was asked and done.
+        """
+        same = shelf.table["task"] == stable_key(task_key(question))
+        same |= shelf.vectors @ vector >= np.float32(self.settings.candidates.same_task_cosine)
+        for row in np.flatnonzero(shelf.table["strategy"]).tolist():
+            same[row] |= any(same[shelf.row_of[member]] for member in self._lineage.parents(shelf.ids[row]))
+        return same
 
     def _draw_seed(self) -> int:
         """63 bits; with a seed in the settings a function of it and of the place in the log."""
@@ -541,7 +546,6 @@ class Engine:
             BankError: a value does not fit, or cannot be kept as JSON.
         """
         checked(OutcomeRecord, id="", created=0.0, reward=reward, kind=reward_kind)  # before anything is written
-        shelf = self.shelf(new.namespace)
         case = checked(
             Case,
             id=new_id("case"),
@@ -561,12 +565,16 @@ class Engine:
             source=new.source,
             valid_until=new.valid_until,
         )
-        case = case.model_copy(
-            update={"group": self._near_duplicate(shelf, case, vector), "quarantine": self._why_quarantine(case)}
-        )
-        self.enter(case, vector)
+        case = self.enter_new(case, vector)
         if reward is not None:
             self.record_outcome(reward, reward_kind, case_id=case.id)
+        return case
+
+    def enter_new(self, case: Case, vector: Vector) -> Case:
+        """Find a case's group, look for orders in its text, and `enter` it; returns it as it went into the log."""
+        group, quarantine = self._near_duplicate(case, vector), self._why_quarantine(case)
+        case = case.model_copy(update={"group": group, "quarantine": quarantine})
+        self.enter(case, vector)
         return case
 
     def enter(self, case: Case, vector: Vector) -> None:
@@ -600,10 +608,13 @@ class Engine:
                 )
         return tuple(dict.fromkeys(new.parents))
 
-    def _near_duplicate(self, shelf: Shelf, case: Case, vector: Vector) -> str:
-        """Id of the group of a case that asks almost the same and did it the same way; "" if there is none."""
-        signature = stable_key(plan_signature(case.plan, case.steps, case.answer))
-        close = shelf.near(vector, signature, self.settings.near_duplicate_cosine)
+    def _near_duplicate(self, case: Case, vector: Vector) -> str:
+        """Id of the group of a case that asks almost the same, did it the same way and came to the same answer.
+
+        "" if there is none.
+        """
+        shelf = self.shelf(case.namespace)
+        close = shelf.near(vector, case, self.settings.near_duplicate_cosine)
         if not len(close):
             return ""
         first = self.case(shelf.ids[int(close[0])])
@@ -821,19 +832,21 @@ class Engine:
             case DecisionRecord():
                 self._enter_imported_decision(record, line, vector)
             case OutcomeRecord():
-                self._check_known(record.id, (*record.cases, *record.decisions))
+                self._check_cases(record.id, record.cases)
+                for decision_id in record.decisions:
+                    if self.log.decision(decision_id) is None:
+                        raise BankError(f"Record {record.id!r} refers to {decision_id!r}, which is no decision here.")
                 self.log.append_outcome(record)
                 self._apply_outcome(record)
             case Edit():
-                self._check_known(record.id, (record.case_id,))
+                self._check_cases(record.id, (record.case_id,))
                 if record.action == "revise":
                     check_changes(self.case(record.case_id), record.changes)
                 self._append_edits([record])
         return True
 
     def _enter_imported_case(self, case: Case, vector: Vector, reward: float | None) -> None:
-        shelf = self.shelf(case.namespace)
-        group = case.group or self._near_duplicate(shelf, case, vector)
+        group = case.group or self._near_duplicate(case, vector)
         self.enter(
             case.model_copy(update={"group": group, "quarantine": case.quarantine or instruction_like(case)}), vector
         )
@@ -842,9 +855,10 @@ class Engine:
 
     def _enter_imported_decision(self, record: DecisionRecord, line: Line, vector: Vector | None) -> None:
         shelf = self.shelf(record.namespace)
-        self._check_known(record.id, line.candidate_ids)
+        self._check_cases(record.id, line.candidate_ids, namespace=record.namespace)
         seqs = np.ascontiguousarray(shelf.table["seq"][[shelf.row_of[case_id] for case_id in line.candidate_ids]])
-        if len(seqs) != record.candidates or any(row >= len(seqs) for row in record.shown):
+        whole = 8 * len(seqs) + len(line.numbers) == packed_size(record.candidates)
+        if len(seqs) != record.candidates or not whole or not all(0 <= row < len(seqs) for row in record.shown):
             raise BankError(f"Decision {record.id!r} does not fit its candidates.")
         shown = np.ascontiguousarray(seqs[list(record.shown)])
         seq = self.log.append_decision(record, shown=shown.tobytes(), candidates=seqs.tobytes() + line.numbers)
@@ -853,10 +867,14 @@ class Engine:
         self._namespace_of[record.id] = record.namespace
         self._count_shown(shelf, shown)
 
-    def _check_known(self, record_id: str, targets: Sequence[str]) -> None:
-        for target in targets:
-            if target not in self._namespace_of:
-                raise BankError(f"Record {record_id!r} refers to {target!r}, which is not in this bank.")
+    def _check_cases(self, record_id: str, case_ids: Sequence[str], *, namespace: str | None = None) -> None:
+        for case_id in case_ids:
+            where = self._namespace_of.get(case_id)
+            if where is None or case_id not in self.shelf(where).row_of or namespace not in (None, where):
+                raise BankError(
+                    f"Record {record_id!r} refers to {case_id!r}, which is not a case of this bank"
+                    + (f" in namespace {namespace!r}." if namespace else ".")
+                )
 
     # Looking up
 

@@ -26,6 +26,9 @@ class Lineage:
         for parent in case.parents:
             self._children.setdefault(parent, []).append(case.id)
 
+    def parents(self, case_id: str) -> tuple[str, ...]:
+        return self._parents.get(case_id, ())
+
     def descendants(self, case_id: str) -> list[str]:
         """Everything made from a case, directly or not, in the order it was made."""
         found: dict[str, None] = {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from memento_casebank.candidates import CandidateSettings, find
+from memento_casebank.candidates import CandidateSettings
 from memento_casebank.decisions import DecisionNumbers, unpack
 from memento_casebank.engine import Engine
 from memento_casebank.policies.base import Z90, fingerprint
@@ -87,15 +87,28 @@ def search(
         newest: list[int] = np.flatnonzero(allowed)[::-1][offset : offset + limit].tolist()
         views = [case_view(engine, shelf.ids[row]) for row in newest]
     else:
-        wanted = offset + limit
-        everything = CandidateSettings(
-            dense=wanted, lexical=wanted, limit=wanted, relevance_share=1.0, exposure_floor=0
-        )
-        found = find(shelf, vector, text, allowed, everything, one_per_group=False)
-        best: list[int] = found.rows.tolist()[offset:]
-        views = [case_view(engine, shelf.ids[row], float(found.similarity[offset + i])) for i, row in enumerate(best)]
+        similarity = shelf.vectors @ vector
+        best: list[int] = _ranked(similarity, shelf.words.scores(text), allowed)[offset : offset + limit].tolist()
+        views = [case_view(engine, shelf.ids[row], float(similarity[row])) for row in best]
     after = offset + len(views)
     return SearchPage(cases=views, total=total, next_offset=after if views and after < total else None)
+
+
+def _ranked(similarity: NDArray[np.float32], bm25: NDArray[np.float32], allowed: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """All allowed rows, best first, by reciprocal rank fusion as in `candidates`, ties to the newer.
+
+    Over whole rankings, unlike there: cut off at a page's end they would order the rows anew for every page.
+    """
+    rows = np.flatnonzero(allowed)[::-1]
+    words = bm25[rows]
+    score = _reciprocal_ranks(similarity[rows]) + np.where(words > 0.0, _reciprocal_ranks(words), 0.0)
+    return rows[np.argsort(-score, kind="stable")]
+
+
+def _reciprocal_ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    ranks = np.empty(len(values))
+    ranks[np.argsort(-values, kind="stable")] = np.arange(1, len(values) + 1)
+    return 1.0 / (CandidateSettings.fusion_constant + ranks)
 
 
 def explain(engine: Engine, decision_id: str, *, limit: int = 10, offset: int = 0) -> DecisionView:

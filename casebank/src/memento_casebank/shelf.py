@@ -36,6 +36,7 @@ _COLUMNS = np.dtype(
         ("status", np.int8),
         ("group", np.int64),
         ("plan", np.int64),
+        ("answer", np.int64),
         ("task", np.int64),
         ("shown", np.int32),
         ("strategy", np.bool_),
@@ -77,16 +78,17 @@ class Shelf:
             return highest(self.vectors @ vector, count)
         return rows[highest(self.vectors_at(rows) @ vector, count)]
 
-    def near(self, vector: NDArray[np.float32], plan: int, cosine: float) -> NDArray[np.intp]:
-        """Rows of the same plan whose cosine to `vector` is at least `cosine`, oldest first.
+    def near(self, vector: NDArray[np.float32], case: Case, cosine: float) -> NDArray[np.intp]:
+        """Rows with the plan and answer of `case` whose cosine to `vector` is at least `cosine`, oldest first.
 
         Thousands of cases may share one order of tools; on a large shelf sketches rule nearly all of them out.
         """
+        plan, answer = _plan_key(case), _answer_key(case)
         if len(self) >= _ALL_BELOW:
             rows = self._sketches.within(self.vectors, vector, cosine)
-            rows = rows[self._table["plan"][rows] == plan]
+            rows = rows[(self._table["plan"][rows] == plan) & (self._table["answer"][rows] == answer)]
         else:
-            rows = np.flatnonzero(self.table["plan"] == plan)
+            rows = np.flatnonzero((self.table["plan"] == plan) & (self.table["answer"] == answer))
         return rows[self.vectors_at(rows) @ vector >= np.float32(cosine)]
 
     @property
@@ -146,7 +148,8 @@ class Shelf:
         facts["status"] = STATUS_CODES[status]
         facts["valid_until"] = np.inf if case.valid_until is None else case.valid_until
         facts["plan_length"] = len(case.steps) or len(plan_steps(case.plan))
-        facts["plan"] = stable_key(plan_signature(case.plan, case.steps, case.answer))
+        facts["plan"] = _plan_key(case)
+        facts["answer"] = _answer_key(case)
         facts["strategy"] = case.kind == "strategy"
         self._any_expires = self._any_expires or case.valid_until is not None
         self._episodes_shown[row] = status == "active" and case.kind == "episode"
@@ -157,6 +160,14 @@ class Shelf:
         self._vectors = _longer(self._vectors, capacity)
         self._episodes_shown = _longer(self._episodes_shown, capacity)
         self._strategies_shown = _longer(self._strategies_shown, capacity)
+
+
+def _plan_key(case: Case) -> int:
+    return stable_key(plan_signature(case.plan, case.steps, case.answer))
+
+
+def _answer_key(case: Case) -> int:
+    return stable_key(" ".join((case.answer or "").casefold().split()))
 
 
 def highest(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:

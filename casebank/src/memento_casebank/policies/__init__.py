@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from memento_casebank.policies.advantage import AdvantagePolicy, AdvantageSettings
 from memento_casebank.policies.bag import BagPolicy, BagSettings
@@ -51,7 +51,7 @@ def make_policy(name: str, **settings: Any) -> Policy[Any]:
     """A fresh policy that has learned nothing.
 
     Raises:
-        ValueError: there is no such policy, or it has no such setting. The message names what exists.
+        ValueError: there is no such policy or setting (the message names what exists), or a value cannot be one.
     """
     if name not in POLICIES:
         raise ValueError(f"There is no policy named {name!r}. Policies: {', '.join(POLICIES)}.")
@@ -59,4 +59,36 @@ def make_policy(name: str, **settings: Any) -> Policy[Any]:
     known = {field.name for field in fields(settings_class)}
     if unknown := sorted(set(settings) - known):
         raise ValueError(f"Policy {name!r} has no setting {unknown[0]!r}. Settings: {', '.join(sorted(known))}.")
+    for field in fields(settings_class):
+        if field.name in settings:
+            _check(name, field.name, settings[field.name], type(cast(object, field.default)))
     return policy(settings_class(**settings))
+
+
+_MAY_BE_NEGATIVE = {
+    "case_mean", "gate_high", "gate_low", "prior_advantage", "prior_value", "threshold", "void_similarity",
+}  # fmt: skip
+_ABOVE_ZERO = {"alpha", "bandwidth", "cited_weight", "half_life_days", "ridge", "uncited_weight"}
+"""Settings that something is divided by."""
+
+
+def _check(policy: str, setting: str, value: object, kind: type) -> None:
+    """A number of the kind its default is, within the range its name tells: `…_share` is one, counts start at 1."""
+    is_kind = isinstance(value, int | float if kind is float else kind) and (
+        kind is bool or not isinstance(value, bool)
+    )
+    wanted = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+    if kind is int and setting != "seed":
+        wanted += " of at least 1"
+        is_kind = is_kind and cast(int, value) >= 1
+    if kind is float and setting.endswith("_share"):
+        wanted += " from 0 to 1"
+        is_kind = is_kind and 0.0 <= cast(float, value) <= 1.0
+    elif kind is float and setting in _ABOVE_ZERO:
+        wanted += " above 0"
+        is_kind = is_kind and cast(float, value) > 0.0
+    elif kind is float and setting not in _MAY_BE_NEGATIVE:
+        wanted += ", 0 or more"
+        is_kind = is_kind and cast(float, value) >= 0.0
+    if not is_kind or value != value:  # NaN
+        raise ValueError(f"{setting} of policy {policy!r} has to be {wanted}, not {value!r}.")
