@@ -162,6 +162,22 @@ async def test_forgetting_is_a_dry_run_first_and_archives_copies_that_can_come_b
         assert (await bank.case(old.id)).status == "active"
 
 
+async def test_what_only_looks_alike_is_neither_a_copy_nor_a_near_duplicate(tmp_path: Path) -> None:
+    """The same words but for a sign, or the same question with another answer, all done with the same tool."""
+    used = [Step(subtask="work it out", tools=("calculator",))]
+    async with CaseBank.open(tmp_path, settings=SIMPLE) as bank:
+        for question, answer in (("What is 12 + 3?", "15"), ("What is 12 * 3?", "36"), ("What is 12 - 3?", "9")):
+            await bank.retain(question, {"expression": question}, answer=answer, steps=used, reward=1.0)
+        for answer in ("Ann", "Bob"):
+            await bank.retain("Who won?", {}, answer=answer, steps=used, reward=1.0)
+        await bank.retain("Who won?", {}, answer="Bob", lesson="ask twice", steps=used, reward=1.0)
+
+        shown = (await bank.retrieve("What is 12 + 3?", 10)).shown
+
+        assert await bank.forget() == []
+    assert {"15", "36", "9"} <= {one.case.answer for one in shown}
+
+
 async def test_a_case_that_keeps_doing_harm_is_proposed_for_archiving(tmp_path: Path) -> None:
     settings = EngineSettings(seed=1, policy_settings={"explore_share": 0.4})
     async with CaseBank.open(tmp_path, settings=settings) as bank:

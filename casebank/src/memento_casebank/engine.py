@@ -700,14 +700,19 @@ class Engine:
         return namespaces[0] if namespaces else "default"
 
     def _apply_outcome(self, record: OutcomeRecord) -> None:
+        before = {decision_id: self.in_force(decision_id) for decision_id in record.decisions}
         for target in (*record.cases, *record.decisions):
             self._outcomes.setdefault(target, []).append(record)
         for case_id in record.cases:
             shelf = self.shelf(self._namespace_of[case_id])
             shelf.set_outcome(shelf.row_of[case_id], self.in_force(case_id))
         self._changed.update(dict.fromkeys(record.cases))
-        for decision_id in record.decisions:
-            self.learner(self._namespace_of[decision_id]).outcome_changed(decision_id)
+        changed: dict[str, list[str]] = {}
+        for decision_id, outcome in before.items():
+            if self.in_force(decision_id) != outcome:
+                changed.setdefault(self._namespace_of[decision_id], []).append(decision_id)
+        for namespace, decision_ids in changed.items():
+            self.learner(namespace).outcomes_changed(decision_ids)
 
     def _learning_material(self, decision_id: str) -> tuple[Decision, Outcome | None]:
         """A decision as its policy saw it (features as logged, not as they are now), with the outcome in force."""

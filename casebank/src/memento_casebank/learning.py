@@ -39,18 +39,24 @@ class Learner:
         """Where in the order of learning a decision stands; None: nothing was ever learned from it."""
         return self._place.get(decision_id)
 
-    def outcome_changed(self, decision_id: str) -> None:
-        """Take in that the outcome of a decision is new, or another one now."""
-        place = self._place.get(decision_id)
-        if place is not None:
-            self._replay_from(place)
-            return
-        decision, outcome = self._load(decision_id)
-        if outcome is None:
-            return
-        self._enter(decision_id)
-        self.policy.learn(decision, outcome)
-        self._maybe_checkpoint(len(self._order))
+    def outcomes_changed(self, decision_ids: Iterable[str]) -> None:
+        """Take in that the outcomes of some decisions are new, or others now; new ones are learned in this order."""
+        new: list[str] = []
+        places: list[int] = []
+        for decision_id in decision_ids:
+            place = self._place.get(decision_id)
+            if place is None:
+                new.append(decision_id)
+            else:
+                places.append(place)
+        if places:
+            self._replay_from(min(places))
+        for decision_id in new:
+            decision, outcome = self._load(decision_id)
+            if outcome is not None:
+                self._enter(decision_id)
+                self.policy.learn(decision, outcome)
+                self._maybe_checkpoint(len(self._order))
 
     def restore(self, order: Iterable[str], *, learned: int = 0, state: dict[str, Any] | None = None) -> None:
         """Start over with these decisions in order; the first `learned` of them are already in `state`."""

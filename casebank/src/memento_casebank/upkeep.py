@@ -4,6 +4,7 @@ Owns the proposals; nothing is changed here, so every command has a dry run. Arc
 be restored.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ def to_forget(engine: Engine, namespace: str, *, now: float) -> list[Forgettable
     active = shelf.table["status"] == 0
     for row in _rows(active & (shelf.table["valid_until"] <= now)):
         proposals[row] = "expired"
-    for row, newer in _superseded(shelf, active):
+    for row, newer in _superseded(engine, shelf, active):
         proposals.setdefault(row, f"an exact copy with the same outcome is newer: {shelf.ids[newer]}")
     for row in _rows(active & (shelf.table["shown"] >= MIN_SHOWN)):
         reason = _harmful(engine, shelf, row, now)
@@ -64,17 +65,29 @@ def _rows(mask: NDArray[np.bool_]) -> list[int]:
     return np.flatnonzero(mask).tolist()
 
 
-def _superseded(shelf: Shelf, active: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """(row, newer row) of cases whose task, plan and outcome all came again."""
-    newest: dict[tuple[int, int, float], int] = {}
+def _superseded(engine: Engine, shelf: Shelf, active: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """(row, newer row) of cases whose question, plan, steps, answer, lesson and outcome all came again."""
     table = shelf.table
+    alike: dict[tuple[int, int, int, float], list[int]] = {}  # by keys, so that few texts have to be read
     for row in reversed(_rows(active)):
         reward = float(table["reward"][row])
-        key = (int(table["task"][row]), int(table["plan"][row]), -1.0 if math.isnan(reward) else reward)
-        if key in newest:
-            yield row, newest[key]
-        else:
-            newest[key] = row
+        keys = int(table["task"][row]), int(table["plan"][row]), int(table["answer"][row])
+        alike.setdefault((*keys, -1.0 if math.isnan(reward) else reward), []).append(row)
+    for rows in alike.values():
+        newest: dict[str, int] = {}
+        for row in rows if len(rows) > 1 else ():
+            text = _text(engine.standing(shelf.ids[row]).case)
+            if text in newest:
+                yield row, newest[text]
+            else:
+                newest[text] = row
+
+
+def _text(case: Case) -> str:
+    """What a planner reads of a case, but for case, spacing and the last stop of the question."""
+    question = " ".join(case.question.casefold().split()).rstrip(".?! ")
+    steps = [step.model_dump() for step in case.steps]
+    return json.dumps([question, case.plan, steps, case.answer, case.lesson], sort_keys=True, default=str)
 
 
 def _harmful(engine: Engine, shelf: Shelf, row: int, now: float) -> str | None:
