@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import anyio
 import pytest
@@ -100,9 +100,11 @@ def test_the_bank_option_before_a_subcommand_reaches_the_command_line_not_the_se
         line = [sys.executable, "-m", "memento_casebank", *arguments]
         return subprocess.run(line, capture_output=True, text=True, check=True, timeout=60).stdout
 
-    assert json.loads(command("--bank", str(tmp_path / "a"), "list", "--json"))["cases"] == []
-    assert json.loads(command(f"--bank={tmp_path / 'a'}", "list", "--json"))["cases"] == []
-    assert (tmp_path / "a" / "bank.sqlite3").exists()
+    with SyncCaseBank(tmp_path / "a") as bank:
+        kept = bank.retain("sum the sales", {"n": 1})
+    for option in (["--bank", str(tmp_path / "a")], [f"--bank={tmp_path / 'a'}"]):
+        (case,) = json.loads(command(*option, "list", "--json"))["cases"]
+        assert case["case_id"] == kept.id
     assert "--transport streamable-http" in " ".join(command("--help").split())
 
 
@@ -156,12 +158,65 @@ def test_an_export_leaves_the_bank_alone_and_works_while_it_is_open(run: Any, tm
     assert kinds == ["bank", "case", "outcome"]
 
 
+def test_an_export_that_fails_leaves_the_file_it_would_have_replaced(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = tmp_path / "backup.jsonl"
+    with SyncCaseBank(tmp_path / "bank") as bank:
+        bank.retain("question", {"a": 1})
+    run("export", str(backup))
+    before = backup.read_text(encoding="utf-8")
+
+    def full(log: Path, target: TextIO, *, vectors: bool) -> int:
+        target.write("{")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("memento_casebank.cli.export_file", full)
+    assert "No space left" in run("export", str(backup), code=2)
+
+    assert backup.read_text(encoding="utf-8") == before
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["backup.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["h#1", "p%41", "q?mode=x", "a b"])
+def test_a_bank_may_be_in_a_folder_of_any_name(run: Any, tmp_path: Path, name: str) -> None:
+    with SyncCaseBank(tmp_path / name) as bank:
+        bank.retain("question", {"a": 1})
+    out = tmp_path / "out.jsonl"
+
+    run("--bank", str(tmp_path / name), "export", str(out))
+
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "out.jsonl"])
+
+
+def test_what_cannot_be_read_or_written_is_one_line_and_keeps_what_came_before(run: Any, tmp_path: Path) -> None:
+    latin = tmp_path / "latin.jsonl"
+    row = '{"case": "Hauptstadt von %s?", "plan": "{}", "case_label": "positive"}\n'
+    latin.write_bytes((row % "Hessen").encode() + (row % "Thüringen").encode("latin-1"))
+    file = tmp_path / "file"
+    file.write_text("x")
+
+    for said in (
+        run("import", str(latin), code=2),
+        run("export", str(tmp_path / "nowhere" / "out.jsonl"), code=2),
+        run("--bank", str(file), "import", str(latin), code=2),
+    ):
+        assert len(said.strip().splitlines()) == 1, said
+    assert "line 2 is not UTF-8" in run("import", str(latin), code=2)
+    assert len(json.loads(run("list", "--json"))["cases"]) == 1
+
+
 def test_exporting_a_bank_that_is_not_there_makes_none(run: Any, tmp_path: Path) -> None:
     assert "There is no case bank" in run("export", code=2)
     assert not (tmp_path / "bank").exists()
 
 
-def test_what_the_bank_refuses_is_one_line_and_exit_code_2(run: Any) -> None:
+def test_what_the_bank_refuses_is_one_line_and_exit_code_2(run: Any, tmp_path: Path) -> None:
+    assert run("list", code=2).strip() == f"memento-casebank: There is no case bank in {tmp_path / 'bank'}."
+    assert not (tmp_path / "bank").exists()
+    with SyncCaseBank(tmp_path / "bank"):
+        pass
     assert run("show", "nope", code=2).strip() == "memento-casebank: There is no case 'nope' in this bank."
     assert "no decision 'nope'" in run("explain", "nope", code=2)
     assert "not a JSON object" in run("replay", "--policy", "bag", "--policy-settings", "5", code=2)
@@ -226,13 +281,16 @@ def test_the_readmes_config_block_is_valid_json_and_names_our_command() -> None:
         ("stats", "SEED", "often", "MEMENTO_CASEBANK_SEED"),
         ("stats", "POLICY_SETTINGS", "credit=1", "not valid JSON"),
         ("stats", "POLICY_SETTINGS", '{"loan": 1}', "no setting 'loan'"),
+        ("stats", "POLICY_SETTINGS", '{"memory_off_share": 5}', "memory_off_share of policy 'bag'"),
         ("stats", "POLICY", "bandit", "no policy named 'bandit'"),
         ("reembed", "EMBEDDER", "word2vec", "MEMENTO_CASEBANK_EMBEDDER"),
     ],
 )
 def test_a_wrong_setting_is_one_line(
-    run: Any, monkeypatch: pytest.MonkeyPatch, command: str, variable: str, value: str, said: str
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, variable: str, value: str, said: str
 ) -> None:
+    with SyncCaseBank(tmp_path / "bank"):
+        pass
     monkeypatch.setenv(f"MEMENTO_CASEBANK_{variable}", value)
     output = run(command, code=2)
     assert said in output

@@ -4,6 +4,7 @@ Owns embedding (before the bank is taken, so a slow endpoint holds nobody up) an
 The rules are in `engine`.
 """
 
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ from memento_casebank.records import (
     OutcomeKind,
     OutcomeRecord,
     Step,
+    check_reward,
     new_id,
 )
 from memento_casebank.replay import LoggedDecision, ReplayEstimate, estimate_policy
@@ -87,12 +89,14 @@ class CaseBank:
             EmbedderError: the embedder cannot be used.
         """
         chosen = embedder or HashingEmbedder()
-        bank = await anyio.to_thread.run_sync(partial(_open, Path(path), chosen, settings or EngineSettings(), lock))
+        opening = _Opening(partial(_open, Path(path), chosen, settings or EngineSettings(), lock))
         try:
-            yield bank
+            await anyio.to_thread.run_sync(opening.run)
+            assert opening.bank is not None
+            yield opening.bank
         finally:
             with anyio.CancelScope(shield=True):  # the lock must go back even when the task is cancelled
-                await anyio.to_thread.run_sync(bank._engine.close)
+                await anyio.to_thread.run_sync(opening.close)
 
     async def retrieve(
         self,
@@ -289,11 +293,9 @@ class CaseBank:
         if found and not dry_run:
             vectors = await self._embed([case.question for case in found])
 
-            def enter() -> None:
-                for case, vector in zip(found, vectors, strict=True):
-                    self._engine.enter_new(case, vector)
-
-            await self._run(enter)
+            return await self._run(
+                lambda: [self._engine.enter_new(case, vector) for case, vector in zip(found, vectors, strict=True)]
+            )
         return found
 
     async def export(self, target: IO[str], *, vectors: bool = True) -> int:
@@ -396,6 +398,8 @@ class CaseBank:
         report = await probe(attempt, [case.case_id for case in page.cases], leave_one_out=leave_one_out)
 
         def keep() -> None:
+            for reward in report.rewards.values():
+                check_reward(reward, "verifier")
             for case_ids, reward in report.rewards.items():
                 decision_id = self._engine.show_exactly(query, vector, case_ids, namespace=namespace)
                 self._engine.record_outcome(reward, "verifier", decision_id=decision_id)
@@ -488,6 +492,30 @@ def export_file(path: Path, target: IO[str], *, vectors: bool = True) -> int:
         return count
     finally:
         log.close()
+
+
+class _Opening:
+    """A bank being opened in a thread for a task that may be gone, cancelled by asyncio, before the thread is done."""
+
+    def __init__(self, make: Callable[[], CaseBank]) -> None:
+        self.bank: CaseBank | None = None
+        self._make = make
+        self._handover = threading.Lock()
+        self._over = False
+
+    def run(self) -> None:
+        bank = self._make()
+        with self._handover:
+            self.bank = bank
+            abandoned = self._over
+        if abandoned:
+            self.close()
+
+    def close(self) -> None:
+        with self._handover:
+            self._over = True
+        if self.bank is not None:
+            self.bank._engine.close()  # pyright: ignore[reportPrivateUsage]
 
 
 def _open(path: Path, embedder: Embedder, settings: EngineSettings, lock: BankLock | None) -> CaseBank:

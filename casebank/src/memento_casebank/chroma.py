@@ -114,8 +114,19 @@ class ChromaIndex:
         """Write what is queued before returning.
 
         Raises:
-            BankError: chromadb cannot be opened or reached.
+            BankError: chromadb cannot be opened or reached, or failed.
         """
+        try:
+            self._write_queued()
+        except BankError:
+            raise
+        except Exception as exc:  # chromadb raises many kinds, from several languages
+            raise BankError(
+                f"The chromadb index could not be written ({type(exc).__name__}: {exc}). Every case is in the log; "
+                "`memento-casebank rebuild` makes the index anew."
+            ) from exc
+
+    def _write_queued(self) -> None:
         with self._use():
             while batch := self._take(BATCH):
                 try:
@@ -222,7 +233,7 @@ class ChromaIndex:
             if stopping and not self.is_open:
                 return
             try:
-                self.flush()
+                self._write_queued()
                 self._failure = None
             except Exception as exc:  # the edge of this thread; the log still has every row
                 self._failure = f"{type(exc).__name__}: {exc}"

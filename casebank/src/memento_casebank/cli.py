@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TextIO, TypeVar, cast
 
 import anyio
 import typer
@@ -159,18 +159,20 @@ def explain(
 @app.command("import")
 def import_cases(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON lines")],
-    namespace: Namespace = "default",
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="for cases that come without one (an export of a bank names them)")
+    ] = "default",
     as_json: AsJson = False,
 ) -> None:
     """Import an export of another bank, or a memory file of the paper's repository. Safe to repeat."""
 
     async def read(bank: CaseBank) -> dict[str, int]:
-        with file.open(encoding="utf-8") as source:
+        with file.open(encoding="utf-8", errors="surrogateescape") as source:
             done = await bank.import_from(source, name=file.name, namespace=namespace)
         await bank.flush()
         return vars(done)
 
-    done = _with_bank(read)
+    done = _with_bank(read, new=True)
     if as_json:
         _print_json(done)
     else:
@@ -195,7 +197,7 @@ def export(
         if file is None:
             export_file(log, sys.stdout, vectors=vectors)
             return
-        with file.open("w", encoding="utf-8") as target:
+        with _replacing(file) as target:
             count = export_file(log, target, vectors=vectors)
         typer.echo(f"{count} lines written to {file}", err=True)
 
@@ -326,7 +328,9 @@ def _settings() -> Settings:
 def _refusals() -> Generator[None]:
     try:
         yield
-    except (StartupError, BankError, NotEnoughEvidence, ValidationError) as exc:
+    except BrokenPipeError:
+        raise  # typer ends quietly when nobody reads on
+    except (StartupError, BankError, NotEnoughEvidence, ValidationError, OSError) as exc:
         typer.echo(f"memento-casebank: {exc}", err=True)
         raise typer.Exit(2) from exc
 
@@ -341,9 +345,30 @@ def _json_object(text: str, option: str) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
-def _with_bank(work: Callable[[CaseBank], Awaitable[T]]) -> T:
+@contextmanager
+def _replacing(file: Path) -> Generator[TextIO]:
+    """Write a file that takes the place of `file` when it is whole; a failure leaves what was there."""
+    if file.exists() and not file.is_file():  # a pipe or a device
+        with file.open("w", encoding="utf-8") as target:
+            yield target
+        return
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as target:
+            yield target
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _with_bank(work: Callable[[CaseBank], Awaitable[T]], *, new: bool = False) -> T:
+    """Do something with the bank; one that `--bank` names has to be there, unless it may be `new`."""
+
     async def go() -> T:
-        async with open_bank(_settings()) as bank:
+        settings = _settings()
+        if _chosen.get("path") is not None and not new and not (settings.path / "bank.sqlite3").exists():
+            raise BankError(f"There is no case bank in {settings.path}.")
+        async with open_bank(settings) as bank:
             return await work(bank)
 
     with _refusals():

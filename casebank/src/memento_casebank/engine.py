@@ -50,6 +50,7 @@ from memento_casebank.records import (
     OutcomeRecord,
     Step,
     UnknownId,
+    check_reward,
     checked,
     new_id,
     outcome_in_force,
@@ -545,7 +546,7 @@ class Engine:
             UnknownId: a parent or the decision is not in this namespace.
             BankError: a value does not fit, or cannot be kept as JSON.
         """
-        checked(OutcomeRecord, id="", created=0.0, reward=reward, kind=reward_kind)  # before anything is written
+        check_reward(reward, reward_kind)  # before anything is written
         case = checked(
             Case,
             id=new_id("case"),
@@ -587,7 +588,7 @@ class Engine:
     def _why_quarantine(self, case: Case) -> str | None:
         for parent in case.parents:
             if self.standing(parent).status == "quarantined":
-                return f"made from quarantined case {parent}"
+                return _made_from(parent)
         return instruction_like(case)
 
     def _parents(self, new: NewCase) -> tuple[str, ...]:
@@ -751,7 +752,9 @@ class Engine:
         changes: dict[str, Any] | None = None,
         batch: str | None = None,
     ) -> list[Edit]:
-        """Change a case's standing or text; returns the edits made. Quarantine also takes every descendant.
+        """Change a case's standing or text; returns the edits made.
+
+        Quarantine also takes every descendant, and release those that are there for no other reason.
 
         Raises:
             UnknownId: there is no such case.
@@ -764,11 +767,12 @@ class Engine:
         batch = batch or new_id("batch")
         targets = [(case_id, reason)]
         if action == "quarantine":
-            targets += [
-                (child, f"made from quarantined case {case_id}") for child in self._lineage.descendants(case_id)
-            ]
+            targets += [(child, _made_from(case_id)) for child in self._lineage.descendants(case_id)]
+        if action == "release":
+            targets += [(child, f"case {case_id} was released") for child in self._held_for(case_id)]
         edits = [
-            Edit(
+            checked(
+                Edit,
                 id=new_id("edit"),
                 created=now,
                 case_id=target,
@@ -781,6 +785,19 @@ class Engine:
         ]
         self._append_edits(edits)
         return edits
+
+    def _held_for(self, case_id: str) -> list[str]:
+        """Descendants that are quarantined only because of this case."""
+        free = {case_id}
+        for child in self._lineage.descendants(case_id):
+            case, status, reason = self.standing(child)
+            if status == "quarantined" and reason in {_made_from(one) for one in free}:
+                others = set(case.parents) - free
+                held = any(self.standing(parent).status == "quarantined" for parent in others)
+                if not held and instruction_like(case) is None:
+                    free.add(child)
+        free.discard(case_id)
+        return sorted(free)
 
     def undo(self, edit_id: str) -> list[Edit]:
         """Take back an edit, with all that were made together with it; returns the edits that do so.
@@ -929,6 +946,10 @@ class Engine:
             "reward": -1.0 if outcome.reward is None else outcome.reward,  # chromadb has no null; -1: unknown
         }
         return IndexRow(case.id, case.namespace, case.question, shelf.vectors[shelf.row_of[case_id]].copy(), metadata)
+
+
+def _made_from(case_id: str) -> str:
+    return f"made from quarantined case {case_id}"
 
 
 def _certain(n: int) -> Choice:

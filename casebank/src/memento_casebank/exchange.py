@@ -93,6 +93,10 @@ def read_lines(source: IO[str], *, name: str, namespace: str, now: float) -> Ite
             continue
         where = f"{name}, line {number}"
         try:
+            text.encode()
+        except UnicodeEncodeError as exc:  # read with `surrogateescape`, so that only this line is lost
+            raise BankError(f"{where} is not UTF-8.") from exc
+        try:
             row: Any = json.loads(text)
         except ValueError as exc:
             raise BankError(f"{where} is not JSON ({exc}).") from exc

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from memento_casebank.records import BankLocked
+from memento_casebank.records import BankError, BankLocked
 
 __all__ = ["BankLock"]
 
@@ -29,9 +29,10 @@ class BankLock:
 
         Raises:
             BankLocked: another process holds it.
+            BankError: the folder cannot be made or written to.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=timeout_seconds, poll_interval=0.02)
         except Timeout as exc:
             raise BankLocked(
@@ -39,6 +40,11 @@ class BankLock:
                 "Share it: run one server with `memento-casebank --transport streamable-http --port 8765` and point "
                 "every client at http://127.0.0.1:8765/mcp, or give this one a bank of its own with "
                 "MEMENTO_CASEBANK_PATH."
+            ) from exc
+        except OSError as exc:
+            raise BankError(
+                f"{self._folder} cannot hold a case bank ({exc.strerror or exc}); name a folder that can be written to "
+                "with --bank or MEMENTO_CASEBANK_PATH."
             ) from exc
         self._note.write_text(json.dumps({"pid": os.getpid(), "since": time.time()}), encoding="utf-8")
 

@@ -195,6 +195,9 @@ def stats(engine: Engine) -> BankStats:
     """Figures about the whole bank."""
     log = engine.log
     index = engine.index
+    made: dict[str, list[tuple[str, bool]]] = {}
+    for decision_id, namespace, seqs in log.shown():
+        made.setdefault(namespace, []).append((decision_id, bool(seqs)))
     if index.failure is not None:
         state = f"failed: {index.failure}; `memento-casebank rebuild` restores it"
     else:
@@ -207,24 +210,25 @@ def stats(engine: Engine) -> BankStats:
         records=log.counts(),
         log_bytes=log.path.stat().st_size,
         index=state,
-        namespaces=[_namespace(engine, name) for name in engine.namespaces()],
+        namespaces=[
+            _namespace(engine, name, decisions)
+            for name in engine.namespaces()
+            if (decisions := made.get(name, [])) or len(engine.shelf(name))
+        ],
     )
 
 
-def _namespace(engine: Engine, namespace: str) -> NamespaceStats:
+def _namespace(engine: Engine, namespace: str, decisions: Sequence[tuple[str, bool]]) -> NamespaceStats:
+    """Figures about one; `decisions` are its decisions' ids, oldest first, and whether they showed anything."""
     shelf = engine.shelf(namespace)
     rewards = shelf.table["reward"]
     shown: list[float] = []
     void: list[float] = []
-    decisions = 0
     recent: list[str] = []
-    for decision_id, where, seqs in engine.log.shown():
-        if where != namespace:
-            continue
-        decisions += 1
+    for decision_id, any_shown in decisions:
         reward = engine.in_force(decision_id).reward
         if reward is not None:
-            (shown if seqs else void).append(reward)
+            (shown if any_shown else void).append(reward)
             recent.append(decision_id)
     learner = engine.learner(namespace)
     return NamespaceStats(
@@ -241,7 +245,7 @@ def _namespace(engine: Engine, namespace: str) -> NamespaceStats:
             "failed": int(np.count_nonzero(rewards < 0.5)),
             "unknown": int(np.count_nonzero(np.isnan(rewards))),
         },
-        decisions=decisions,
+        decisions=len(decisions),
         learned_from=learner.learned,
         success_with_cases=_mean(shown),
         success_without=_mean(void),

@@ -29,6 +29,7 @@ __all__ = [
     "OutcomeRecord",
     "Step",
     "UnknownId",
+    "check_reward",
     "checked",
     "first_problem",
     "new_id",
@@ -197,6 +198,15 @@ def checked(model: type[R], /, **values: Any) -> R:
         return model(**values)
     except ValidationError as exc:
         raise BankError(f"{first_problem(exc)}.") from exc
+
+
+def check_reward(reward: float | None, kind: OutcomeKind) -> None:
+    """Check an outcome that belongs to something not yet written.
+
+    Raises:
+        BankError: it is none.
+    """
+    checked(OutcomeRecord, id="", created=0.0, reward=reward, kind=kind)
 
 
 def first_problem(exc: ValueError) -> str:

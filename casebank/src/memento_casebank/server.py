@@ -21,7 +21,6 @@ from pydantic import BaseModel, Field
 from memento_casebank.lock import BankLock
 from memento_casebank.records import (
     BankError,
-    BankLocked,
     CaseStatus,
     Cost,
     EditAction,
@@ -135,7 +134,7 @@ def build_server(settings: Settings) -> Server[_Shelter]:
         lock = BankLock(settings.path)
         try:
             await anyio.to_thread.run_sync(lock.acquire, settings.lock_timeout_seconds)
-        except BankLocked as exc:
+        except BankError as exc:
             raise StartupError(str(exc)) from exc
         try:
             async with AsyncExitStack() as stack:
@@ -346,9 +345,14 @@ def _add_reading(server: Server[_Shelter], settings: Settings) -> None:
     async def case(case_id: str, ctx: Context[_Shelter]) -> str:
         bank = await _bank(ctx)
         try:
-            return (await bank.case(case_id)).model_dump_json(exclude_none=True, indent=2)
+            view = await bank.case(case_id)
         except UnknownId as exc:
             raise ResourceNotFoundError(str(exc)) from exc
+        if view.status == "quarantined":  # a resource is plain JSON: nothing would mark its text as untrusted
+            raise ResourceNotFoundError(
+                f"Case {case_id!r} is quarantined ({view.status_reason}); `memento-casebank show` shows it to a person."
+            )
+        return view.model_dump_json(exclude_none=True, indent=2)
 
 
 def _add_editing(server: Server[_Shelter]) -> None:

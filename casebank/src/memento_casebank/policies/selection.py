@@ -140,7 +140,12 @@ def _top(draws: Floats, k: int, trusted: NDArray[np.bool_] | None) -> tuple[tupl
     cases = draws[:, :n]
     inside = cases > draws[:, n:]
     if k < n:
-        inside &= cases >= np.partition(cases, n - k, axis=1)[:, n - k : n - k + 1]
+        lowest = np.partition(cases, n - k, axis=1)[:, n - k : n - k + 1]
+        inside &= cases >= lowest
+        if (np.count_nonzero(inside, axis=1) > k).any():  # rows that draw the same: the first are shown
+            ties = inside & (cases == lowest)
+            room = k - np.count_nonzero(inside & ~ties, axis=1)
+            inside &= ~ties | (np.cumsum(ties, axis=1) <= room[:, np.newaxis])
     if trusted is not None and len(doubtful := np.flatnonzero(~trusted)):
         guesses = np.where(inside[:, doubtful], cases[:, doubtful], -np.inf)
         inside[:, doubtful] &= guesses == guesses.max(axis=1, keepdims=True)
