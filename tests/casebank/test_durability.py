@@ -7,14 +7,17 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
-from memento_casebank import BankError, BankLocked, CaseBank, EngineSettings, HashingEmbedder
+from memento_casebank import BankError, BankLocked, CaseBank, EngineSettings, HashingEmbedder, chroma
+from memento_casebank.chroma import ChromaIndex, IndexRow
 from memento_casebank.engine import Engine
+from memento_casebank.lock import BankLock
 from memento_casebank.log import Log
 
 pytestmark = pytest.mark.anyio
@@ -134,6 +137,41 @@ async def test_what_was_not_indexed_before_the_end_is_indexed_by_the_next_owner(
     async with CaseBank.open(tmp_path) as bank:
         await bank.flush()
         assert (await bank.index_check()).indexed == 1
+
+
+async def test_the_lock_goes_back_only_when_nobody_writes_to_the_index_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more waiting than one batch: the rest is left to the next owner."""
+    monkeypatch.setattr(chroma, "BATCH", 5)
+    monkeypatch.setattr(chroma, "FIRST_BATCH_SECONDS", 0.0)
+    writing = threading.Event()
+    written: list[int] = []
+    upsert = ChromaIndex._upsert  # pyright: ignore[reportPrivateUsage]
+
+    def slow(index: ChromaIndex, rows: list[IndexRow]) -> None:
+        writing.set()
+        assert index._stop.wait(30)  # pyright: ignore[reportPrivateUsage] - until the bank is being closed
+        upsert(index, rows)
+        written.append(len(rows))
+
+    monkeypatch.setattr(ChromaIndex, "_upsert", slow)
+    async with CaseBank.open(tmp_path) as bank:
+        for number in range(20):
+            await bank.retain(f"question {number}", {"way": number})
+        assert await anyio.to_thread.run_sync(writing.wait, 30)
+    lock = BankLock(tmp_path)
+    lock.acquire(0.05)
+    assert len(written) == 1
+    assert not any(thread.name == "casebank-index" for thread in threading.enumerate())
+    lock.release()
+    with pytest.raises(BankError, match="closed"):
+        await bank.flush()
+    monkeypatch.undo()
+
+    async with CaseBank.open(tmp_path) as bank:
+        await bank.flush()
+        assert (await bank.index_check()).missing == 0
 
 
 async def test_the_log_refuses_to_forget(tmp_path: Path) -> None:

@@ -243,3 +243,14 @@ def finite_differences(loss: Callable[[Floats], float], at: Floats, step: float 
         down[index] -= step
         gradient[index] = (loss(up) - loss(down)) / (2 * step)
     return gradient
+
+
+def test_of_rows_that_score_the_same_only_the_ones_shown_have_a_propensity() -> None:
+    draws = np.zeros((4, 7))
+    draws[:, 2] = 1.0
+    draws[:, 6] = -1.0  # the void case
+
+    choice = select(draws, 3, np.random.default_rng(0), PolicySettings(), value=np.zeros(6))
+
+    assert choice.rows == (2, 0, 1)
+    assert choice.inclusion.tolist() == [1.0, 1.0, 1.0, 0.0, 0.0, 0.0]

@@ -313,3 +313,11 @@ async def test_a_strategy_is_looked_through_for_orders_and_goes_through_an_expor
         await bank.export(second)
         assert (await bank.stats()).namespaces[0].by_status == by_status
     assert second.getvalue().splitlines()[1:] == first.getvalue().splitlines()[1:]
+
+
+async def test_asking_about_a_namespace_makes_none(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:
+        await bank.search("anything", namespace="nobody")
+        await bank.retrieve("anything", namespace="somebody")
+
+        assert [(space.namespace, space.decisions) for space in (await bank.stats()).namespaces] == [("somebody", 1)]

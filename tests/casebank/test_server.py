@@ -236,6 +236,10 @@ async def test_a_case_is_a_resource_and_an_unknown_one_is_not_found(client: Clie
     assert (case["question"], case["answer"], case["reward"]) == ("What is 2+2?", "4", 1.0)
     with pytest.raises(MCPError) as missing:
         await client.read_resource("case://nope")
+
+    await call(client, "update_case", action="quarantine", case_id=kept["case_id"], reason="doubtful")
+    with pytest.raises(MCPError, match=r"quarantined \(doubtful\)"):  # plain JSON: nothing would mark it as untrusted
+        await client.read_resource(f"case://{kept['case_id']}")
     assert missing.value.code == -32602
 
 

@@ -238,7 +238,7 @@ class ChromaIndex:
             except Exception as exc:  # the edge of this thread; the log still has every row
                 self._failure = f"{type(exc).__name__}: {exc}"
                 logger.exception("the chromadb index could not be written; `memento-casebank rebuild` restores it")
-            if stopping:
+            if self._stop.is_set():
                 return
 
     def _upsert(self, rows: list[IndexRow]) -> None:
