@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memento_casebank import BankError, CaseBank, EngineSettings
+from memento_casebank import BankError, CaseBank, EngineSettings, learning
 from memento_casebank.policies import POLICIES
 from memento_casebank.policies.bag import BagPolicy
 from memento_casebank.policies.base import Candidates, Choice, Decision, Outcome, Query
@@ -154,6 +154,40 @@ async def test_a_bank_of_an_older_version_learns_again_instead_of_loading_its_st
     monkeypatch.setattr(BagPolicy, "load_state_dict", refuse)
     async with CaseBank.open(tmp_path, settings=settings) as bank:
         assert await fingerprint(bank) == before
+
+
+async def test_going_back_learns_a_few_times_as_much_again_however_long_the_log_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same session and after reopening."""
+    learned: list[float] = []
+    learn = BagPolicy.learn
+
+    def note(policy: BagPolicy, decision: Decision, outcome: Outcome) -> None:
+        learned.append(decision.query.time)
+        learn(policy, decision, outcome)
+
+    settings = EngineSettings(seed=9)
+    monkeypatch.setattr(learning, "_CHECKPOINT_EVERY", 8)
+    async with CaseBank.open(tmp_path, settings=settings) as bank:
+        decisions = [(await bank.retrieve("sum the sales")).decision.id for _ in range(500)]
+        for decision_id in decisions:
+            await bank.record_outcome(1.0, "verifier", decision_id=decision_id)
+        monkeypatch.setattr(BagPolicy, "learn", note)
+        for back in (1, 3, 10, 30, 100, 250):
+            learned.clear()
+            await bank.record_outcome(0.0, "human", decision_id=decisions[-back])
+            assert back <= len(learned) <= max(4 * back, 16)
+        state = await fingerprint(bank)
+
+    for back in (2, 20, 200):
+        async with CaseBank.open(tmp_path, settings=settings) as bank:
+            learned.clear()
+            assert await fingerprint(bank) == state
+            await bank.record_outcome(0.5, "human", decision_id=decisions[-back])
+            assert back <= len(learned) <= max(4 * back, 16)
+            state = await fingerprint(bank)
+            assert await bank.rebuild() == {"default": state}
 
 
 async def test_an_amendment_made_after_the_last_save_is_not_lost_in_a_crash(tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ class Engine:
     def _load(self) -> None:
         self._shelves: dict[str, Shelf] = {}
         self._learners: dict[str, Learner] = {}
+        self._saved: dict[str, int] = {}  # up to where in the log the snapshot of a namespace has read
         self._outcomes: dict[str, list[OutcomeRecord]] = {}
         self._edits: dict[str, list[Edit]] = {}
         self._lineage = Lineage()
@@ -259,33 +260,27 @@ class Engine:
     def _snapshot_name(self, namespace: str) -> str:
         settings = sorted(self.settings.policy_settings.items())
         version = self.learner(namespace).policy.state_version
-        return f"{self.settings.policy}/{version} {settings} {self.embedder_id} {namespace}"
+        return f"checkpoints {self.settings.policy}/{version} {settings} {self.embedder_id} {namespace}"
 
     def _restore_learner(self, namespace: str, firsts: dict[str, int]) -> None:
-        """Continue from the saved state, unless an outcome it had already learned was amended since."""
+        """Continue from the last saved state that had not yet learned an outcome that was amended since."""
         saved = self.log.snapshot(self._snapshot_name(namespace))
-        learner = self.learner(namespace)
         if saved is None:
-            learner.restore(firsts)
+            self.learner(namespace).restore(firsts)
             return
-        read_up_to, state = saved
-        learned = sum(1 for seq in firsts.values() if seq <= read_up_to)
-        known = set(list(firsts)[:learned])
-        amended = any(
-            decision_id in known
-            for _, record in self.log.outcomes(after=read_up_to)
-            for decision_id in record.decisions
-        )
-        if amended:
-            learner.restore(firsts)
-        else:
-            learner.restore(firsts, learned=learned, state=thaw(state))
+        self._saved[namespace], state = saved
+        place = {decision_id: at for at, decision_id in enumerate(firsts)}
+        said_since = [record for _, record in self.log.outcomes(after=self._saved[namespace])]
+        amended = min((place[d] for record in said_since for d in record.decisions if d in place), default=len(place))
+        usable = [(at, then) for at, then in thaw(state)["checkpoints"] if at <= amended]
+        self.learner(namespace).restore(firsts, usable)
 
     def _save_snapshots(self) -> None:
         for namespace, learner in self._learners.items():
-            if learner.learned:
-                state = freeze(learner.policy.state_dict())
+            if learner.learned and self._saved.get(namespace) != self.log.last_seq:
+                state = freeze({"checkpoints": learner.checkpoints()})
                 self.log.put_snapshot(self._snapshot_name(namespace), self.log.last_seq, state)
+                self._saved[namespace] = self.log.last_seq
 
     def rebuild_learning(self, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
         """Learn everything again from the log alone; returns each namespace's fingerprint.
@@ -303,6 +298,7 @@ class Engine:
                     "the rebuilt state is in force now. Please report this with the bank."
                 )
         self.log.drop_snapshots()
+        self._saved.clear()
         self._save_snapshots()
         return prints
 

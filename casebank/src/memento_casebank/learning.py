@@ -13,9 +13,10 @@ from memento_casebank.policies.base import Decision, Outcome, Policy
 __all__ = ["Learner"]
 
 _CHECKPOINT_EVERY = 256
-_CHECKPOINTS = 8
 
 Load = Callable[[str], tuple[Decision, Outcome | None]]
+Checkpoint = tuple[int, dict[str, Any]]
+"""How many decisions of the order were learned, and the policy's state then."""
 
 
 class Learner:
@@ -28,7 +29,7 @@ class Learner:
         self.policy = make()
         self._order: list[str] = []
         self._place: dict[str, int] = {}
-        self._checkpoints: list[tuple[int, dict[str, Any]]] = []
+        self._checkpoints: list[Checkpoint] = []
 
     @property
     def learned(self) -> int:
@@ -58,16 +59,19 @@ class Learner:
                 self.policy.learn(decision, outcome)
                 self._maybe_checkpoint(len(self._order))
 
-    def restore(self, order: Iterable[str], *, learned: int = 0, state: dict[str, Any] | None = None) -> None:
-        """Start over with these decisions in order; the first `learned` of them are already in `state`."""
+    def restore(self, order: Iterable[str], checkpoints: Iterable[Checkpoint] = ()) -> None:
+        """Start over with these decisions in order, from the last of `checkpoints`, which come oldest first."""
         self._order = []
         self._place = {}
-        self._checkpoints = []
+        self._checkpoints = list(checkpoints)
         for decision_id in order:
             self._enter(decision_id)
-        if state is not None:
-            self._checkpoints = [(learned, state)]
-        self._replay_from(0 if state is None else learned)
+        self._replay_from(len(self._order))
+
+    def checkpoints(self) -> list[Checkpoint]:
+        """What `restore` can go on from, oldest first; the last is the state now."""
+        earlier = [entry for entry in self._checkpoints if entry[0] < len(self._order)]
+        return [*earlier, (len(self._order), self.policy.state_dict())]
 
     def rebuild(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Forget the checkpoints and learn the whole order again, telling (done, total) now and then."""
@@ -93,6 +97,11 @@ class Learner:
                 progress(done, len(self._order))
 
     def _maybe_checkpoint(self, done: int) -> None:
+        """Keep the state every 256 decisions, and of older ones fewer and fewer.
+
+        A place is kept while it is at most twice its largest power of two away: going back by n decisions learns at
+        most some 4n again, and the number of states grows with the logarithm of the decisions.
+        """
         if done % _CHECKPOINT_EVERY == 0:
-            self._checkpoints.append((done, self.policy.state_dict()))
-            del self._checkpoints[:-_CHECKPOINTS]
+            kept = [(place, state) for place, state in self._checkpoints if done - place <= 2 * (place & -place)]
+            self._checkpoints = [*kept, (done, self.policy.state_dict())]
