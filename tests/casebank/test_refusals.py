@@ -1,6 +1,7 @@
 """What one caller says wrongly is refused before anything is written: it harms neither the bank nor anybody else."""
 
 import asyncio
+import base64
 import io
 import json
 import math
@@ -54,6 +55,7 @@ WRONG: dict[str, Say] = {
     "a confidence above 1": lambda bank: bank.record_outcome(1.0, run_id="good", confidence=2.0),
     "a probe's reward above 1": probe_badly,
     "a revision with a number of numpy": lambda bank: revise_badly(bank, {"plan": {"n": np.float32(1)}}),
+    "an undo that names no edit": lambda bank: bank.edit("case_x", "undo"),
     "a revision too deep": lambda bank: revise_badly(bank, {"plan": nested(240)}),
 }
 
@@ -152,9 +154,10 @@ async def test_a_damaged_line_of_an_export_is_refused_and_what_came_before_it_st
         await bank.retain("and goes on", {})
 
 
-async def test_a_vector_of_another_length_is_made_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("vector", [b"abc", np.full(512, np.nan, np.float32).tobytes()])
+async def test_what_is_no_vector_is_made_anew(vector: bytes, tmp_path: Path) -> None:
     rows = await exported(tmp_path)
-    rows[-1 if rows[-1]["type"] == "case" else [row["type"] for row in rows].index("case")]["vector"] = "AAAA"
+    next(row for row in rows if row["type"] == "case")["vector"] = base64.b64encode(vector).decode()
     async with CaseBank.open(tmp_path / "to") as bank:
         await bank.import_from(io.StringIO("".join(json.dumps(row) + "\n" for row in rows)))
 

@@ -456,10 +456,11 @@ class CaseBank:
         vectors: list[NDArray[np.float32] | None] = [None] * len(lines)
         texts: dict[int, str] = {}
         for i, line in enumerate(lines):
-            whole = line.vector is not None and len(line.vector) == 4 * self._embedder.dim
-            if line.vector is not None and whole and line.embedder == self._embedder.id:
-                vectors[i] = np.frombuffer(line.vector, np.float32)
-            elif isinstance(line.record, Case):
+            if line.vector is not None and line.embedder == self._embedder.id:
+                vectors[i] = _vector(line.vector, self._embedder.dim)
+            if vectors[i] is not None:
+                continue
+            if isinstance(line.record, Case):
                 texts[i] = line.record.question
             elif isinstance(line.record, DecisionRecord):
                 texts[i] = line.record.query
@@ -492,6 +493,14 @@ def export_file(path: Path, target: IO[str], *, vectors: bool = True) -> int:
         return count
     finally:
         log.close()
+
+
+def _vector(raw: bytes, dim: int) -> NDArray[np.float32] | None:
+    """What an export's line says; None when it is not a vector of `dim` numbers."""
+    if len(raw) != np.dtype(np.float32).itemsize * dim:
+        return None
+    vector = np.frombuffer(raw, np.float32)
+    return vector if np.isfinite(vector).all() else None
 
 
 class _Opening:

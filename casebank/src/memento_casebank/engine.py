@@ -756,6 +756,8 @@ class Engine:
             UnknownId: there is no such case.
             BankError: the change names a field that may not be revised, or a value that does not fit.
         """
+        if action == "undo":
+            raise BankError("An edit is undone by its own id, not by that of a case.")
         case = self.case(case_id)
         if action == "revise":
             check_changes(case, changes or {})

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 import numpy as np
-from pydantic import ValidationError
 
 from memento_casebank.log import Log
-from memento_casebank.records import BankError, Case, DecisionRecord, Edit, OutcomeRecord
+from memento_casebank.records import BankError, Case, DecisionRecord, Edit, OutcomeRecord, first_problem
 
 __all__ = ["Imported", "Line", "export_lines", "read_lines"]
 
@@ -114,7 +113,9 @@ def read_lines(source: IO[str], *, name: str, namespace: str, now: float) -> Ite
                 line = _foreign(row, name=name, namespace=namespace, now=now, seen=seen)
                 if line is not None:
                     yield line
-        except (KeyError, ValidationError, ValueError, TypeError) as exc:
+        except ValueError as exc:
+            raise BankError(f"{where} is of no known format: {first_problem(exc)}") from exc
+        except (KeyError, TypeError) as exc:
             raise BankError(f"{where} is of no known format: {exc}") from exc
 
 
