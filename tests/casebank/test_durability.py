@@ -139,6 +139,21 @@ async def test_what_was_not_indexed_before_the_end_is_indexed_by_the_next_owner(
         assert (await bank.index_check()).indexed == 1
 
 
+async def test_an_edit_the_index_had_not_taken_when_the_process_was_killed_is_caught_up(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path / "bank") as bank:
+        case = await bank.retain("a question", {"way": 1})
+        await bank.flush()
+    async with CaseBank.open(tmp_path / "bank") as bank:
+        await bank.edit(case.id, "disable")
+        shutil.copytree(tmp_path / "bank", tmp_path / "killed")  # before the index's thread wakes up
+
+    async with CaseBank.open(tmp_path / "killed") as bank:
+        await bank.flush()
+        index = bank._engine.index  # pyright: ignore[reportPrivateUsage]
+        row = index._collection("default").get(ids=[case.id], include=["metadatas"])  # pyright: ignore[reportPrivateUsage]
+    assert row["metadatas"][0]["status"] == "disabled"
+
+
 async def test_the_lock_goes_back_only_when_nobody_writes_to_the_index_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

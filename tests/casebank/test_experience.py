@@ -109,3 +109,34 @@ async def test_another_policy_is_estimated_on_the_log_and_the_estimate_is_near_t
     assert estimate.snips.low <= 0.9 <= estimate.snips.high
     assert estimate.doubly_robust.mean == pytest.approx(0.9, abs=0.08)
     assert estimate.effective_sample_size > 50
+
+
+@pytest.mark.parametrize("said_of", ["decision", "case", "run"])
+@pytest.mark.parametrize("linked_by", ["run", "decision"])
+async def test_an_outcome_reaches_the_whole_attempt_whatever_part_it_is_said_of(
+    said_of: str, linked_by: str, tmp_path: Path
+) -> None:
+    async with CaseBank.open(tmp_path, settings=SIMPLE) as bank:
+        stranger = await bank.retain("sum the sales of May", {}, run_id="other")
+        run_id = "this" if linked_by == "run" else None
+        first = await bank.retrieve("sum the sales", run_id=run_id)
+        second = await bank.retrieve("sum the sales, step 2", run_id=run_id)
+        case = await bank.retain(
+            "sum the sales", {}, run_id=run_id, decision_id=None if linked_by == "run" else first.decision.id
+        )
+        if said_of == "decision":
+            record = await bank.record_outcome(1.0, decision_id=first.decision.id)
+        elif said_of == "case":
+            record = await bank.record_outcome(1.0, case_id=case.id)
+        elif linked_by == "run":
+            record = await bank.record_outcome(1.0, run_id="this")
+        else:
+            with pytest.raises(BankError, match="Nothing was retrieved or retained under run 'this'"):
+                await bank.record_outcome(1.0, run_id="this")
+            return
+
+        assert record.cases == (case.id,)
+        steps = {first.decision.id, second.decision.id} if linked_by == "run" else {first.decision.id}
+        assert set(record.decisions) == steps
+        assert (await bank.case(case.id)).reward == 1.0
+        assert (await bank.case(stranger.id)).reward is None

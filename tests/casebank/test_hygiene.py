@@ -1,10 +1,13 @@
 """Keeping a bank healthy: quarantine, edits and undo, forgetting, duplicates, strategies."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from memento_casebank import BankError, CandidateSettings, Case, CaseBank, EngineSettings, Step, UnknownId
 from memento_casebank.hygiene import instruction_like
@@ -301,3 +304,42 @@ async def test_editing_what_is_not_there_says_so(tmp_path: Path) -> None:
             await bank.edit("nope", "disable")
         with pytest.raises(UnknownId, match="no edit 'nope'"):
             await bank.undo("nope")
+
+
+class Angles:
+    """Texts are angles in degrees: so near that one can say it."""
+
+    id = "angles"
+    dim = 2
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        angles = np.radians([float(text) for text in texts])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+async def test_a_chain_of_near_duplicates_is_one_group(tmp_path: Path) -> None:
+    settings = EngineSettings(policy="similarity", near_duplicate_cosine=0.98)  # some 11 degrees
+    async with CaseBank.open(tmp_path, embedder=Angles(), settings=settings) as bank:
+        for angle in ("0", "8", "16", "60"):
+            await bank.retain(angle, {}, answer="same")
+        sizes = {case.question: case.group_size for case in (await bank.search()).cases}
+        shown = [one.case.question for one in (await bank.retrieve("7", 10)).shown]
+
+    assert sizes == {"0": 3, "8": 3, "16": 3, "60": 1}
+    assert len(shown) == 2
+    assert "60" in shown
+
+
+@pytest.mark.parametrize(
+    "asked", ["What is the capital of the county Essex", "WHAT is the capital of the county of essex?"]
+)
+async def test_evaluation_hides_the_task_also_when_it_is_put_in_other_words(asked: str, tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path, settings=SIMPLE) as bank:
+        own = await bank.retain("What is the capital of the county of Essex", {"n": 1})
+        other = await bank.retain("What is the capital of the county of Kent", {"n": 2})
+
+        usual = {one.case.id for one in (await bank.retrieve(asked)).shown}
+        evaluated = {one.case.id for one in (await bank.retrieve(asked, exclude_task=True)).shown}
+
+    assert usual == {own.id, other.id}
+    assert evaluated == {other.id}
