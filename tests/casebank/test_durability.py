@@ -93,7 +93,7 @@ async def test_a_lost_index_comes_back_from_the_log(tmp_path: Path) -> None:
         await bank.flush()
     shutil.rmtree(tmp_path / "chroma")
 
-    async with CaseBank.open(tmp_path) as bank:
+    async with CaseBank.open(tmp_path, settings=EngineSettings(policy="similarity")) as bank:
         assert len((await bank.retrieve("question 3")).shown) > 0
         await bank.rebuild()
         index = await bank.index_check()

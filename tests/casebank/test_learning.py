@@ -169,7 +169,7 @@ async def test_going_back_learns_a_few_times_as_much_again_however_long_the_log_
 
     settings = EngineSettings(seed=9)
     monkeypatch.setattr(learning, "_CHECKPOINT_EVERY", 8)
-    async with CaseBank.open(tmp_path, settings=settings) as bank:
+    async with CaseBank.open(tmp_path / "bank", settings=settings) as bank:
         decisions = [(await bank.retrieve("sum the sales")).decision.id for _ in range(500)]
         for decision_id in decisions:
             await bank.record_outcome(1.0, "verifier", decision_id=decision_id)
@@ -181,13 +181,16 @@ async def test_going_back_learns_a_few_times_as_much_again_however_long_the_log_
         state = await fingerprint(bank)
 
     for back in (2, 5, 20, 200):
-        async with CaseBank.open(tmp_path, settings=settings) as bank:
+        async with CaseBank.open(tmp_path / "bank", settings=settings) as bank:
             learned.clear()
             assert await fingerprint(bank) == state
             await bank.record_outcome(0.5, "human", decision_id=decisions[-back])
             assert back <= len(learned) <= max(4 * back, 16)
             state = await fingerprint(bank)
+            shutil.copytree(tmp_path / "bank", tmp_path / f"killed-{back}")
             assert await bank.rebuild() == {"default": state}
+        async with CaseBank.open(tmp_path / f"killed-{back}", settings=settings) as bank:
+            assert await fingerprint(bank) == state
 
 
 async def test_an_amendment_made_after_the_last_save_is_not_lost_in_a_crash(tmp_path: Path) -> None:
