@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memento_casebank.candidates import CandidateSettings, find
+from memento_casebank.candidates import CandidateSettings, describe, find
 from memento_casebank.embedders import HashingEmbedder, is_stop_word, tokenize
 from memento_casebank.lexical import K1, B, InvertedIndex
-from memento_casebank.records import Case, Step
+from memento_casebank.policies.base import KIND_CODES
+from memento_casebank.records import Case, InForce, Step
 from memento_casebank.shelf import Shelf
 
 EMBEDDER = HashingEmbedder(64)
@@ -112,6 +113,23 @@ def test_bm25_is_told_relative_to_the_best_candidate() -> None:
     assert by_row[0] == 1.0
     assert 0 < by_row[1] < 1
     assert by_row[2] == 0
+
+
+def test_a_policy_is_told_how_old_a_case_is_and_how_it_turned_out() -> None:
+    shelf = shelf_of("sum the sales", "sum the costs")
+    shelf.set_outcome(0, InForce(0.5, "judge", 1.0, None, 0.0))
+    found = find(
+        shelf, EMBEDDER.embed(["sum the sales"])[0], "sum the sales", np.ones(2, np.bool_), CandidateSettings()
+    )
+
+    told = describe(shelf, found, now=3 * 86_400.0)
+
+    assert told.ids == ("case_0", "case_1")
+    assert told.table["age_days"].tolist() == [3.0, 3.0]
+    assert told.table["reward"][0] == 0.5
+    assert np.isnan(told.table["reward"][1])
+    assert told.table["kind"].tolist() == [KIND_CODES["judge"], KIND_CODES["unknown"]]
+    assert told.table["group"].tolist() == shelf.table["group"].tolist()
 
 
 @given(

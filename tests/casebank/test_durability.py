@@ -148,10 +148,11 @@ async def test_an_edit_the_index_had_not_taken_when_the_process_was_killed_is_ca
         shutil.copytree(tmp_path / "bank", tmp_path / "killed")  # before the index's thread wakes up
 
     async with CaseBank.open(tmp_path / "killed") as bank:
+        await bank.record_outcome(0.5, case_id=case.id)
         await bank.flush()
         index = bank._engine.index  # pyright: ignore[reportPrivateUsage]
         row = index._collection("default").get(ids=[case.id], include=["metadatas"])  # pyright: ignore[reportPrivateUsage]
-    assert row["metadatas"][0]["status"] == "disabled"
+    assert (row["metadatas"][0]["status"], row["metadatas"][0]["reward"]) == ("disabled", 0.5)
 
 
 async def test_the_lock_goes_back_only_when_nobody_writes_to_the_index_any_more(

@@ -27,6 +27,10 @@ async def test_ways_of_working_on_similar_tasks_are_compared_best_first(tmp_path
         found = await bank.retrieve("sum the sales 7")
         empty = await bank.retrieve("sum the sales 7", namespace="other")
 
+        await bank.retain("who wrote Faust", {"n": 4}, steps=steps("guess"), reward=1.0)
+        apart = await bank.retrieve("sum the sales 7")
+
+    assert apart.evidence == found.evidence  # a task unlike this one says nothing about it
     assert [str(advantage) for advantage in found.evidence] == [
         "in 3 similar steps `search→read` scored +0.50",
         "in 3 similar steps `guess` scored -0.50",

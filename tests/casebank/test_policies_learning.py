@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,19 @@ import pytest
 
 from memento_casebank.policies import make_policy
 from memento_casebank.policies.advantage import Baseline
-from memento_casebank.policies.base import Candidates, Decision, Floats, Outcome, Policy, Query, stable_key
+from memento_casebank.policies.bag import FEATURES, relation_features
+from memento_casebank.policies.base import (
+    CANDIDATE_DTYPE,
+    Candidates,
+    Choice,
+    Decision,
+    Floats,
+    Interval,
+    Outcome,
+    Policy,
+    Query,
+    stable_key,
+)
 from memento_casebank.policies.cascade import CascadePolicy, CascadeSettings
 from memento_casebank.policies.slots import SlotTable, UnitClusters
 from support.policies import candidates, query, unit
@@ -259,6 +272,105 @@ def test_an_unknown_or_distrusted_outcome_costs_memory_no_credit() -> None:
     assert policy.state_dict()["credit"] == before
     policy.learn(Decision(query(), offered.take([0])), Outcome(0.0))
     assert policy.state_dict()["credit"] < before
+
+
+def test_credit_is_measured_against_what_is_expected_without_memory() -> None:
+    """Half of the tasks won is a loss where nearly all are won without, and a gain where hardly any is."""
+    change: list[float] = []
+    for without in (1.0, 0.0):
+        policy, offered = make_policy("bag", credit=50.0), candidates([0.7])
+        teach(policy, offered, [((0,), 0.0)] * 30)  # some of the credit is gone
+        teach(policy, offered, [((), without)] * 30)
+        before = policy.state_dict()["credit"]
+        teach(policy, offered, [((0,), 1.0), ((0,), 0.0)] * 10)
+        change.append(policy.state_dict()["credit"] - before)
+    assert change[0] < -5.0
+    assert change[1] > 5.0
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_hard_kind_of_question_is_told_from_an_easy_one(shown: bool) -> None:
+    """Difficulty is learned apart for runs without memory and with it."""
+    policy, hard, easy = make_policy("bag"), query(1), query(2)
+    for _ in range(30):
+        for asked, reward in ((hard, 0.0), (easy, 1.0)):
+            offered = candidates([0.7, 0.7], groups=[10, 11] if asked is hard else [20, 21])
+            policy.learn(Decision(asked, offered.take([0] if shown else [])), Outcome(reward))
+
+    def expected(asked: Query) -> tuple[float, float]:
+        choice = policy.choose(asked, candidates([0.7], groups=[99]), 1, np.random.default_rng(0))
+        assert choice.without_memory is not None
+        return choice.without_memory.mean, float(choice.without_memory.mean + choice.value[0])
+
+    (hard_without, hard_with), (easy_without, easy_with) = expected(hard), expected(easy)
+    if shown:
+        assert easy_with - hard_with > 0.1
+        assert easy_without == pytest.approx(hard_without)
+    else:
+        assert easy_without - hard_without > 0.1
+
+
+def test_doubt_grows_from_the_last_time_a_case_was_judged() -> None:
+    offered, policy = candidates([0.7]), make_policy("bag")
+    for days in (0.0, 3650.0):
+        for _ in range(30):
+            policy.learn(Decision(query(time=days * DAY), offered.take([0])), Outcome(1.0))
+
+    def doubt(days: float) -> float:
+        return float(policy.choose(query(time=days * DAY), offered, 1, np.random.default_rng(0)).value_sd[0])
+
+    assert doubt(3650.0) < doubt(3650.0 + 90.0) < 1.3 * doubt(3650.0)
+
+
+def test_the_intervals_hold_the_doubt_about_a_case_and_about_doing_without() -> None:
+    """In log-odds, which do not shrink near 0 and 1."""
+    offered = candidates([0.7])
+    calm = {"memory_off_share": 0.0, "case_temperature": 0.0, "shared_temperature": 0.0, "explore_share": 0.0}
+
+    def chosen(policy: Policy[Any]) -> Choice:
+        choice = policy.choose(query(), offered, 1, np.random.default_rng(0))
+        assert choice.rows == (0,)
+        return choice
+
+    def width(interval: Interval | None) -> float:
+        assert interval is not None
+        return math.log(interval.high / (1.0 - interval.high)) - math.log(interval.low / (1.0 - interval.low))
+
+    sure, unsure = (chosen(make_policy("bag", **calm, case_variance=variance)) for variance in (0.01, 4.0))
+    assert width(unsure.success) > 1.3 * width(sure.success)
+
+    policy = make_policy("bag", **calm)
+    teach(policy, offered, [((0,), 1.0)] * 30)
+    few = chosen(policy).lift
+    teach(policy, offered, [((), 1.0), ((), 0.0)] * 60)
+    many = chosen(policy).lift
+    assert few is not None
+    assert many is not None
+    assert few.high - few.low > 1.2 * (many.high - many.low)
+
+
+def test_the_features_of_a_case_are_those_that_are_named() -> None:
+    table = np.zeros(2, CANDIDATE_DTYPE)
+    table[0] = (0.75, 1.0, 0.25, math.e**2 - 1.0, 3, 0, 1, 1)
+    table[1] = (-0.5, 0.5, np.nan, -5.0, 0, 0, 2, 2)  # unknown outcome; a clock that went backwards
+
+    x = relation_features(table)
+
+    named = ("w0", *FEATURES)
+    assert dict(zip(named, x[0].tolist(), strict=True)) == pytest.approx(
+        {
+            "w0": 1.0, "case": 1.0, "similarity": 0.5, "similarity²": 0.25, "bm25": 0.5, "best bm25": 1.0,
+            "age": 1.0 / 3.0, "own reward": -0.5, "plan length": math.log(4.0) / 3.0 - 0.5,
+        },
+        abs=1e-6,
+    )  # fmt: skip
+    assert dict(zip(named, x[1].tolist(), strict=True)) == pytest.approx(
+        {
+            "w0": 1.0, "case": 1.0, "similarity": -2.0, "similarity²": 4.0, "bm25": 0.0, "best bm25": 0.0,
+            "age": 0.0, "own reward": 0.0, "plan length": -0.5,
+        },
+        abs=1e-6,
+    )  # fmt: skip
 
 
 # -- advantage: LOOP ---------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ class InvertedIndex:
         scores = np.zeros(n, np.float32)
         if n == 0:
             return scores
-        known = {word for word in tokenize(text) if word in self._documents and not is_stop_word(word)}
+        known = {word for word in tokenize(text) if word in self._documents}
         rarest = sorted(known, key=lambda word: (len(self._documents[word]), word))[:MAX_QUERY_TERMS]
         if not rarest:
             return scores
