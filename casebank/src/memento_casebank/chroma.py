@@ -181,11 +181,16 @@ class ChromaIndex:
         self._wake.set()
         if self._writer is not None:
             self._writer.join(CLOSE_SECONDS if self._url is None else CLOSE_SERVER_SECONDS)
-            if self._writer.is_alive():  # in the middle of chromadb: closing under it would be worse than not closing
-                logger.error("the chromadb index is still being written at the end; the next opening looks after it")
-                return
-        self._closed = True
-        self._close_client()
+        # A call of `flush` may be in another thread, whose task is gone.
+        if not self._using.acquire(timeout=CLOSE_SECONDS if self._url is None else CLOSE_SERVER_SECONDS):
+            # In the middle of chromadb: closing under it would be worse than not closing.
+            logger.error("the chromadb index is still being written at the end; the next opening looks after it")
+            return
+        try:
+            self._closed = True
+            self._close_client()
+        finally:
+            self._using.release()
 
     @contextmanager
     def _use(self) -> Generator[None]:

@@ -4,6 +4,7 @@ Owns arguments and printing. What the bank refuses becomes one line on stderr an
 """
 
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
@@ -352,9 +353,12 @@ def _replacing(file: Path) -> Generator[TextIO]:
         with file.open("w", encoding="utf-8") as target:
             yield target
         return
-    part = file.with_name(f"{file.name}.part")
+    file = file.resolve()  # a link stays one
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
-        with part.open("w", encoding="utf-8") as target:
+        with part.open("x", encoding="utf-8") as target:
+            if file.exists():
+                part.chmod(file.stat().st_mode)
             yield target
         part.replace(file)
     finally:

@@ -24,7 +24,7 @@ from memento_casebank.hygiene import instruction_like
 from memento_casebank.learning import Learner
 from memento_casebank.lineage import Lineage
 from memento_casebank.lock import BankLock
-from memento_casebank.log import DecisionRow, Log, WalSync
+from memento_casebank.log import DecisionRow, Log, WalSync, check_record
 from memento_casebank.policies import DEFAULT_POLICY, make_policy
 from memento_casebank.policies.base import (
     Z90,
@@ -59,13 +59,15 @@ from memento_casebank.records import (
 from memento_casebank.replay import LoggedDecision
 from memento_casebank.shelf import Shelf
 from memento_casebank.snapshots import freeze, thaw
-from memento_casebank.standing import Standing, check_changes, standing, undo_target
+from memento_casebank.standing import Standing, check_changes, quarantine_reasons, standing, undo_target
 
 __all__ = ["Engine", "EngineSettings", "NewCase", "Retrieved", "ShownCase"]
 
 T = TypeVar("T")
 Vector = NDArray[np.float32]
 
+_SNAPSHOT_BYTES = 8_000_000
+"""About how much of earlier states is saved beside the state at close: some policies' are megabytes each."""
 _EVIDENCE_CASES = 16
 _EVIDENCE_COSINE = 0.3
 _EVIDENCE_LINES = 5
@@ -215,7 +217,6 @@ class Engine:
     def _load(self) -> None:
         self._shelves: dict[str, Shelf] = {}
         self._learners: dict[str, Learner] = {}
-        self._saved: dict[str, int] = {}  # up to where in the log the snapshot of a namespace has read
         self._outcomes: dict[str, list[OutcomeRecord]] = {}
         self._edits: dict[str, list[Edit]] = {}
         self._lineage = Lineage()
@@ -268,19 +269,19 @@ class Engine:
         if saved is None:
             self.learner(namespace).restore(firsts)
             return
-        self._saved[namespace], state = saved
+        read_up_to, state = saved
         place = {decision_id: at for at, decision_id in enumerate(firsts)}
-        said_since = [record for _, record in self.log.outcomes(after=self._saved[namespace])]
+        said_since = [record for _, record in self.log.outcomes(after=read_up_to)]
         amended = min((place[d] for record in said_since for d in record.decisions if d in place), default=len(place))
         usable = [(at, then) for at, then in thaw(state)["checkpoints"] if at <= amended]
         self.learner(namespace).restore(firsts, usable)
 
     def _save_snapshots(self) -> None:
         for namespace, learner in self._learners.items():
-            if learner.learned and self._saved.get(namespace) != self.log.last_seq:
-                state = freeze({"checkpoints": learner.checkpoints()})
+            if learner.unsaved:
+                state = freeze({"checkpoints": learner.checkpoints(_SNAPSHOT_BYTES)})
                 self.log.put_snapshot(self._snapshot_name(namespace), self.log.last_seq, state)
-                self._saved[namespace] = self.log.last_seq
+                learner.unsaved = False
 
     def rebuild_learning(self, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
         """Learn everything again from the log alone; returns each namespace's fingerprint.
@@ -298,7 +299,6 @@ class Engine:
                     "the rebuilt state is in force now. Please report this with the bank."
                 )
         self.log.drop_snapshots()
-        self._saved.clear()
         self._save_snapshots()
         return prints
 
@@ -380,7 +380,8 @@ class Engine:
         query = Query(vector=vector, time=now, task=stable_key(task_key(question)))
         policy = self.learner(namespace).policy
         choice = policy.choose(query, offered, k, np.random.default_rng(seed))
-        record = DecisionRecord(
+        record = checked(
+            DecisionRecord,
             id=new_id("dec"),
             namespace=namespace,
             created=now,
@@ -569,6 +570,7 @@ class Engine:
 
     def enter_new(self, case: Case, vector: Vector) -> Case:
         """Find a case's group, look for orders in its text, and `enter` it; returns it as it went into the log."""
+        check_record(case)
         group, quarantine = self._near_duplicate(case, vector), self._why_quarantine(case)
         case = case.model_copy(update={"group": group, "quarantine": quarantine})
         self.enter(case, vector)
@@ -663,27 +665,29 @@ class Engine:
         """Decisions and cases that belong to the same attempt as what was named. Dicts as ordered sets."""
         if decision_id is None and case_id is None and run_id is None:
             raise BankError("Say what the outcome belongs to: decision_id, case_id or run_id.")
+        case = None if case_id is None else self.case(case_id)
+        decision = None if decision_id is None else self.decision(decision_id).record
+        namespaces = {one.namespace for one in (case, decision) if one is not None}
+        if namespace is None and run_id is not None and not namespaces:
+            namespace = self._namespace_of_run(run_id)
+        if namespace is not None:
+            namespaces.add(namespace)
+        if len(namespaces) > 1:
+            raise BankError(f"An outcome belongs to one namespace, not to {' and '.join(sorted(namespaces))}.")
+        runs = {run for run in (run_id, case and case.run_id, decision and decision.run_id) if run is not None}
         decisions: dict[str, None] = {}
         cases: dict[str, None] = {}
-        runs: dict[tuple[str, str], None] = {}  # an id may be in use in several namespaces
-        if run_id is not None:
-            runs[run_id, self._namespace_of_run(run_id) if namespace is None else namespace] = None
-        if case_id is not None:
-            case = self.case(case_id)
-            cases[case_id] = None
+        if case is not None:
+            cases[case.id] = None
             if case.decision_id in self._namespace_of:  # an import may have brought the case alone
                 decisions[case.decision_id] = None
-            if case.run_id is not None:
-                runs[case.run_id, case.namespace] = None
-        if decision_id is not None:
-            record = self.decision(decision_id).record
-            decisions[decision_id] = None
-            cases.update(dict.fromkeys(self.log.cases_of_decision(decision_id)))
-            if record.run_id is not None:
-                runs[record.run_id, record.namespace] = None
-        for run, where in runs:
-            decisions.update(dict.fromkeys(self.log.decisions_of_run(run, where)))
-            cases.update(dict.fromkeys(self.log.cases_of_run(run, where)))
+        if decision is not None:
+            decisions[decision.id] = None
+            cases.update(dict.fromkeys(self.log.cases_of_decision(decision.id)))
+        for run in sorted(runs):
+            for where in namespaces:
+                decisions.update(dict.fromkeys(self.log.decisions_of_run(run, where)))
+                cases.update(dict.fromkeys(self.log.cases_of_run(run, where)))
         if not decisions and not cases:
             raise UnknownId(f"Nothing was retrieved or retained under run {run_id!r}; pass run_id there too.")
         return decisions, cases
@@ -785,17 +789,33 @@ class Engine:
         return edits
 
     def _held_for(self, case_id: str) -> list[str]:
-        """Descendants that are quarantined only because of this case."""
-        free = {case_id}
-        for child in self._lineage.descendants(case_id):
-            case, status, reason = self.standing(child)
-            if status == "quarantined" and reason in {_made_from(one) for one in free}:
-                others = set(case.parents) - free
-                held = any(self.standing(parent).status == "quarantined" for parent in others)
-                if not held and instruction_like(case) is None:
-                    free.add(child)
-        free.discard(case_id)
-        return sorted(free)
+        """Descendants that are quarantined for nothing but having been made from this case, directly or not."""
+        held = {
+            child: sources
+            for child in self._lineage.descendants(case_id)
+            if (sources := self._quarantine_sources(child)) is not None
+        }
+        out_of_sight = {source for sources in held.values() for source in sources if self._is_quarantined(source)}
+        out_of_sight.discard(case_id)
+        free: list[str] = []
+        while found := [child for child, sources in held.items() if sources.isdisjoint(out_of_sight)]:
+            free += found
+            for child in found:
+                del held[child]
+            out_of_sight.difference_update(found)
+        return free
+
+    def _quarantine_sources(self, case_id: str) -> set[str] | None:
+        """The cases a case is quarantined for having been made from; None: it is not, or for a reason of its own."""
+        reasons = quarantine_reasons(self.case(case_id), self._edits.get(case_id, ()))
+        case = self.standing(case_id).case
+        inherited = all(reason.startswith(_MADE_FROM) for reason in reasons)
+        if not reasons or not inherited or instruction_like(case) is not None:
+            return None
+        return {reason.removeprefix(_MADE_FROM) for reason in reasons} | set(case.parents)
+
+    def _is_quarantined(self, case_id: str) -> bool:
+        return case_id in self._namespace_of and self.standing(case_id).status == "quarantined"
 
     def undo(self, edit_id: str) -> list[Edit]:
         """Take back an edit, with all that were made together with it; returns the edits that do so.
@@ -866,6 +886,9 @@ class Engine:
         return True
 
     def _enter_imported_case(self, case: Case, vector: Vector, reward: float | None) -> None:
+        check_record(case)
+        here = tuple(parent for parent in case.parents if parent in self.shelf(case.namespace).row_of)
+        case = case.model_copy(update={"parents": here})  # a part of a bank may come without what it was made from
         group = case.group or self._near_duplicate(case, vector)
         self.enter(
             case.model_copy(update={"group": group, "quarantine": case.quarantine or instruction_like(case)}), vector
@@ -946,8 +969,11 @@ class Engine:
         return IndexRow(case.id, case.namespace, case.question, shelf.vectors[shelf.row_of[case_id]].copy(), metadata)
 
 
+_MADE_FROM = "made from quarantined case "
+
+
 def _made_from(case_id: str) -> str:
-    return f"made from quarantined case {case_id}"
+    return _MADE_FROM + case_id
 
 
 def _certain(n: int) -> Choice:

@@ -97,7 +97,7 @@ def read_lines(source: IO[str], *, name: str, namespace: str, now: float) -> Ite
             raise BankError(f"{where} is not UTF-8.") from exc
         try:
             row: Any = json.loads(text)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise BankError(f"{where} is not JSON ({exc}).") from exc
         if not isinstance(row, dict):
             raise BankError(f"{where} is not an object.")
@@ -115,7 +115,7 @@ def read_lines(source: IO[str], *, name: str, namespace: str, now: float) -> Ite
                     yield line
         except ValueError as exc:
             raise BankError(f"{where} is of no known format: {first_problem(exc)}") from exc
-        except (KeyError, TypeError) as exc:
+        except (KeyError, TypeError, RecursionError) as exc:
             raise BankError(f"{where} is of no known format: {exc}") from exc
 
 
@@ -129,7 +129,7 @@ def _own(row: dict[str, Any], embedder: str | None) -> Line:
             return Line(
                 DecisionRecord.model_validate(record),
                 vector=vector,
-                candidate_ids=tuple(row["candidates"]),
+                candidate_ids=tuple(map(str, row["candidates"])),
                 numbers=base64.b64decode(row["numbers"]),
                 embedder=embedder,
             )

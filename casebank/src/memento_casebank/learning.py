@@ -5,8 +5,11 @@ A new outcome is learned at once. An amended one changes the past: the policy go
 it and learns the rest again, so the state is always what a rebuild from the log would give, bit for bit.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from memento_casebank.policies.base import Decision, Outcome, Policy
 
@@ -30,6 +33,8 @@ class Learner:
         self._order: list[str] = []
         self._place: dict[str, int] = {}
         self._checkpoints: list[Checkpoint] = []
+        self.unsaved = False
+        """Whether anything was learned since it was made or restored, or since whoever saves set this back."""
 
     @property
     def learned(self) -> int:
@@ -57,6 +62,7 @@ class Learner:
             if outcome is not None:
                 self._enter(decision_id)
                 self.policy.learn(decision, outcome)
+                self.unsaved = True
                 self._maybe_checkpoint(len(self._order))
 
     def restore(self, order: Iterable[str], checkpoints: Iterable[Checkpoint] = ()) -> None:
@@ -66,12 +72,19 @@ class Learner:
         self._checkpoints = list(checkpoints)
         for decision_id in order:
             self._enter(decision_id)
+        self.unsaved = False
         self._replay_from(len(self._order))
 
-    def checkpoints(self) -> list[Checkpoint]:
-        """What `restore` can go on from, oldest first; the last is the state now."""
-        earlier = [entry for entry in self._checkpoints if entry[0] < len(self._order)]
-        return [*earlier, (len(self._order), self.policy.state_dict())]
+    def checkpoints(self, most_bytes: int) -> list[Checkpoint]:
+        """What `restore` can go on from, oldest first: the state now, and of earlier ones what takes `most_bytes`."""
+        kept: list[Checkpoint] = [(len(self._order), self.policy.state_dict())]
+        for place, state in reversed(self._checkpoints):
+            most_bytes -= _bytes(state)
+            if most_bytes < 0:
+                break
+            if place < len(self._order):
+                kept.append((place, state))
+        return kept[::-1]
 
     def rebuild(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Forget the checkpoints and learn the whole order again, telling (done, total) now and then."""
@@ -88,6 +101,7 @@ class Learner:
         self.policy = self._make()
         if state is not None:
             self.policy.load_state_dict(state)
+        self.unsaved = self.unsaved or start < len(self._order)
         for done, decision_id in enumerate(self._order[start:], start + 1):
             decision, outcome = self._load(decision_id)
             if outcome is not None:
@@ -105,3 +119,14 @@ class Learner:
         if done % _CHECKPOINT_EVERY == 0:
             kept = [(place, state) for place, state in self._checkpoints if done - place <= 2 * (place & -place)]
             self._checkpoints = [*kept, (done, self.policy.state_dict())]
+
+
+def _bytes(state: object) -> int:
+    """About how much a state takes: that of its arrays."""
+    if isinstance(state, np.ndarray):
+        return cast(NDArray[Any], state).nbytes
+    if isinstance(state, Mapping):
+        return sum(map(_bytes, cast(Mapping[object, object], state).values()))
+    if isinstance(state, list | tuple):
+        return sum(map(_bytes, cast(Sequence[object], state)))
+    return 8

@@ -22,7 +22,7 @@ from typing import NamedTuple, TypeVar
 
 from memento_casebank.records import BankError, Case, DecisionRecord, Edit, OutcomeRecord, first_problem
 
-__all__ = ["CaseRow", "DecisionRow", "Log", "WalSync"]
+__all__ = ["CaseRow", "DecisionRow", "Log", "WalSync", "check_record"]
 
 logger = logging.getLogger(__name__)
 
@@ -391,9 +391,20 @@ def _dump(record: Record) -> str:
         type(record).model_validate_json(text)
         if "NaN" in text or "Infinity" in text:  # in a plan, pydantic lets them pass
             json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as exc:  # what pydantic raises for all of these
+    except ValueError as exc:  # what pydantic raises for nearly all of these
         raise BankError(f"This cannot be kept: {first_problem(exc)}. Pass plain JSON values.") from exc
+    except RecursionError as exc:
+        raise BankError("This cannot be kept: it is nested too deeply. Pass plain JSON values.") from exc
     return text
+
+
+def check_record(record: Record) -> None:
+    """Check that a record can be kept, before anything is done with it.
+
+    Raises:
+        BankError: it cannot.
+    """
+    _dump(record)
 
 
 def _refuse_constant(name: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from memento_casebank.hygiene import instruction_like
 from memento_casebank.records import BankError, Case, CaseStatus, Edit, first_problem
 
-__all__ = ["REVISABLE", "Standing", "check_changes", "standing", "undo_target"]
+__all__ = ["REVISABLE", "Standing", "check_changes", "quarantine_reasons", "standing", "undo_target"]
 
 REVISABLE = frozenset({"plan", "answer", "lesson", "tags", "valid_until"})
 """Fields that may be revised. The question may not: it is what the case is found by; retain a new case instead."""
@@ -57,6 +57,17 @@ def standing(case: Case, edits: Sequence[Edit]) -> Standing:
     return Standing(revised, "active", "")
 
 
+def quarantine_reasons(case: Case, edits: Sequence[Edit]) -> set[str]:
+    """Every reason for which a case is quarantined now: `standing` tells the last of them."""
+    reasons = {case.quarantine} if case.quarantine else set[str]()
+    for edit in in_effect(edits):
+        if edit.action == "quarantine":
+            reasons.add(edit.reason)
+        elif edit.action == "release":
+            reasons.clear()
+    return reasons
+
+
 def in_effect(edits: Sequence[Edit]) -> list[Edit]:
     """The edits that no later undo took back, oldest first."""
     undone: set[str | None] = set()
@@ -81,9 +92,12 @@ def check_changes(case: Case, changes: dict[str, Any]) -> None:
         raise BankError(f"A revision changes one or more of: {fields}. Retain a new case for another question.")
     try:
         revised = Case.model_validate(case.model_dump() | changes)
+        orders = instruction_like(revised)
     except ValidationError as exc:
         raise BankError(first_problem(exc)) from exc
-    if (orders := instruction_like(revised)) is not None and instruction_like(case) is None:
+    except RecursionError as exc:
+        raise BankError("The revision is nested too deeply to be kept as JSON.") from exc
+    if orders is not None and instruction_like(case) is None:
         raise BankError(f"The revised {orders}; cases are evidence and may not give orders.")
 
 

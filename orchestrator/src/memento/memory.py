@@ -123,7 +123,13 @@ class CaseMemory:
         """
         if self.mode == "off":
             return
-        arguments = {"run_id": run_id, "reward": reward, "kind": kind, "confidence": confidence}
+        arguments = {
+            "run_id": run_id,
+            "reward": reward,
+            "kind": kind,
+            "confidence": confidence,
+            "namespace": self.namespace,
+        }
         await self._deliver("record_outcome", {**arguments, **({"cited_case_ids": cited} if cited else {})}, [])
 
     async def deliver_outbox(self, models: list[ModelUse] | None = None) -> int:

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
@@ -68,8 +69,11 @@ def make_policy(name: str, **settings: Any) -> Policy[Any]:
 _MAY_BE_NEGATIVE = {
     "case_mean", "gate_high", "gate_low", "prior_advantage", "prior_value", "threshold", "void_similarity",
 }  # fmt: skip
-_ABOVE_ZERO = {"alpha", "bandwidth", "cited_weight", "half_life_days", "ridge", "uncited_weight"}
-"""Settings that something is divided by."""
+_ABOVE_ZERO = {
+    "alpha", "bandwidth", "cited_weight", "half_life_days", "prior_failures", "prior_kernel", "prior_successes",
+    "ridge", "uncited_weight",
+}  # fmt: skip
+_MAY_BE_INFINITE = {"bandwidth", "half_life_days", "threshold", "void_similarity"}
 
 
 def _check(policy: str, setting: str, value: object, kind: type) -> None:
@@ -90,5 +94,8 @@ def _check(policy: str, setting: str, value: object, kind: type) -> None:
     elif kind is float and setting not in _MAY_BE_NEGATIVE:
         wanted += ", 0 or more"
         is_kind = is_kind and cast(float, value) >= 0.0
-    if not is_kind or value != value:  # NaN
+    if is_kind and not math.isfinite(cast(float, value)):
+        is_kind = setting in _MAY_BE_INFINITE and not math.isnan(cast(float, value))
+        wanted = f"finite, {wanted}"
+    if not is_kind:
         raise ValueError(f"{setting} of policy {policy!r} has to be {wanted}, not {value!r}.")
