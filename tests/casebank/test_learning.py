@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memento_casebank import BankError, CaseBank, EngineSettings, learning
+from memento_casebank import BankError, CaseBank, EngineSettings, engine, learning
 from memento_casebank.policies import POLICIES
 from memento_casebank.policies.bag import BagPolicy
 from memento_casebank.policies.base import Candidates, Choice, Decision, Outcome, Query
@@ -191,6 +191,17 @@ async def test_going_back_learns_a_few_times_as_much_again_however_long_the_log_
             assert await bank.rebuild() == {"default": state}
         async with CaseBank.open(tmp_path / f"killed-{back}", settings=settings) as bank:
             assert await fingerprint(bank) == state
+
+    monkeypatch.setattr(engine, "_SNAPSHOT_BYTES", 0)  # no room for earlier states: slower, and no less right
+    async with CaseBank.open(tmp_path / "bank", settings=settings) as bank:
+        await bank.record_outcome(1.0, "human", decision_id=decisions[-1])
+        state = await fingerprint(bank)
+    async with CaseBank.open(tmp_path / "bank", settings=settings) as bank:
+        learned.clear()
+        assert await fingerprint(bank) == state
+        assert learned == []
+        await bank.record_outcome(0.0, "human", decision_id=decisions[-1])
+        assert len(learned) == 500
 
 
 async def test_an_amendment_made_after_the_last_save_is_not_lost_in_a_crash(tmp_path: Path) -> None:

@@ -171,11 +171,18 @@ def test_an_export_that_fails_leaves_the_file_it_would_have_replaced(
         target.write("{")
         raise OSError(28, "No space left on device")
 
+    backup.chmod(0o600)
+    link = tmp_path / "latest.jsonl"
+    link.symlink_to(backup)
+    run("export", str(link))
+    assert link.is_symlink()
+    assert backup.stat().st_mode & 0o777 == 0o600
+
     monkeypatch.setattr("memento_casebank.cli.export_file", full)
     assert "No space left" in run("export", str(backup), code=2)
 
     assert backup.read_text(encoding="utf-8") == before
-    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["backup.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup.jsonl", "bank", "latest.jsonl"]
 
 
 @pytest.mark.parametrize("name", ["h#1", "p%41", "q?mode=x", "a b"])

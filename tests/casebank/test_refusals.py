@@ -102,6 +102,10 @@ async def test_a_runs_outcome_stays_in_its_namespace(tmp_path: Path) -> None:
 
         with pytest.raises(BankError, match="known in the namespaces alice, bob"):
             await bank.record_outcome(0.5, "human", run_id="1")
+        with pytest.raises(BankError, match="one namespace, not to alice and bob"):
+            await bank.record_outcome(0.5, "human", case_id=kept["bob"], namespace="alice")
+        named = await bank.record_outcome(1.0, "human", case_id=kept["alice"], run_id="1")
+        assert named.cases == (kept["alice"],)
         record = await bank.record_outcome(0.5, "human", run_id="1", namespace="bob")
 
         assert record.cases == (kept["bob"],)
@@ -152,6 +156,45 @@ async def test_a_damaged_line_of_an_export_is_refused_and_what_came_before_it_st
 
         assert (await bank.search()).total >= 2
         await bank.retain("and goes on", {})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r'{"question": "x", "plan": {"a": "b \ud800"}, "reward": 1}',
+        r'{"question": "x", "plan": {}, "answer": "\ud800"}',
+        json.dumps({"question": "x", "plan": nested(240)}),
+        '{"question": "x", "plan": ' + '{"then": ' * 980 + "1" + "}" * 981,
+        '{"question": "x", "plan": ' + '{"then": ' * 20_000 + "1" + "}" * 20_001,
+        '{"type": "decision", "record": {"id": "d", "created": 1, "query": "q", "policy": "bag", "seed": 1, "k": 1,'
+        ' "shown": [], "candidates": 1, "void_probability": 1}, "candidates": [["case_a"]], "numbers": ""}',
+    ],
+)
+async def test_a_line_that_cannot_be_kept_takes_nothing_with_it(line: str, tmp_path: Path) -> None:
+    good = '{"question": "the good one", "plan": {}, "reward": 1}'
+    async with CaseBank.open(tmp_path) as bank:
+        with pytest.raises(BankError):
+            await bank.import_from(io.StringIO(f"{good}\n{line}\n{good}\n"))
+
+        assert [case.question for case in (await bank.search()).cases] == ["the good one"]
+        await bank.retain("and goes on", {})
+
+
+async def test_a_part_of_a_bank_works_without_what_it_was_made_from(tmp_path: Path) -> None:
+    case: dict[str, Any] = {"id": "case_s", "created": 1, "question": "Tasks such as: sum", "plan": {}}
+    case["parents"] = ["case_gone"]
+    rows = [{"type": "case", "record": case | {"kind": "strategy", "members": ["case_gone"]}}]
+    settings = EngineSettings(policy_settings={"ancestor_decay": 0.5}, strategies=True, seed=1)
+    async with CaseBank.open(tmp_path, settings=settings) as bank:
+        await bank.import_from(io.StringIO(json.dumps(rows[0]) + "\n"))
+
+        await bank.retrieve("sum the sales", exclude_task=True)
+        for _ in range(20):
+            found = await bank.retrieve("sum the sales")
+            await bank.record_outcome(1.0, decision_id=found.decision.id)
+        await bank.edit("case_s", "quarantine")
+        await bank.edit("case_s", "release")
+        assert (await bank.case("case_s")).parents == []
 
 
 @pytest.mark.parametrize("vector", [b"abc", np.full(512, np.nan, np.float32).tobytes()])
@@ -211,7 +254,8 @@ def test_a_policy_setting_that_cannot_be_is_refused(policy: str) -> None:
     for name, default in vars(settings_class()).items():
         wrong: list[Any] = ["x", None, math.nan, -5 if type(default) is int and name != "seed" else "y"]
         wrong += [1.5, -0.1] if name.endswith("_share") else []
-        wrong += [0] if name in {"uncited_weight", "half_life_days", "clusters", "batch"} else []
+        wrong += [0] if name in {"uncited_weight", "half_life_days", "clusters", "batch", "prior_successes"} else []
+        wrong += [math.inf] if type(default) is float and name.startswith(("case_", "prior_", "credit")) else []
         wrong += [1] if type(default) is bool else [True]
         for value in wrong:
             with pytest.raises(ValueError, match=f"{name} of policy '{policy}' has to be"):
@@ -294,6 +338,40 @@ async def test_releasing_a_case_releases_what_was_held_only_because_of_it(tmp_pa
         assert (await bank.case(own.id)).status == (await bank.case(mixed.id)).status == "quarantined"
         await bank.undo(edits[0].id)
         assert await active() == set()
+
+
+async def test_release_looks_at_every_reason_a_case_is_quarantined_for(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path) as bank:
+
+        async def kept(name: str, *parents: str) -> str:
+            return (await bank.retain(f"Explain the word {name}", {"name": name}, parents=parents)).id
+
+        async def status(case_id: str) -> str:
+            return (await bank.case(case_id)).status
+
+        parent = await kept("parent")
+        judged = await kept("judged", parent)
+        await bank.edit(judged, "quarantine", reason="a person found it poisoned")
+        await bank.edit(parent, "quarantine")
+        await bank.edit(parent, "release")
+        assert await status(judged) == "quarantined"  # it was so before
+
+        one, other = await kept("one"), await kept("other")
+        both = await kept("both", one, other)
+        for case_id in (one, other):
+            await bank.edit(case_id, "quarantine")
+        await bank.edit(other, "release")
+        assert await status(both) == "quarantined"
+        await bank.edit(one, "release")
+        assert await status(both) == "active"
+
+        top = await kept("top")
+        middle = await kept("middle", top)
+        bottom = await kept("bottom", middle)
+        side = await kept("side", top, bottom)  # found before `bottom`, freed after it
+        await bank.edit(top, "quarantine")
+        await bank.edit(top, "release")
+        assert [await status(case_id) for case_id in (middle, bottom, side)] == ["active"] * 3
 
 
 async def test_a_strategy_is_looked_through_for_orders_and_goes_through_an_export_whole(tmp_path: Path) -> None:
