@@ -14,7 +14,7 @@ import anyio
 import numpy as np
 import pytest
 
-from memento_casebank import BankError, CaseBank, EngineSettings, Step
+from memento_casebank import BankError, Case, CaseBank, EngineSettings, Step
 from memento_casebank.policies import POLICIES, make_policy
 from memento_casebank.policies.bag import BagPolicy
 
@@ -124,6 +124,21 @@ async def exported(tmp_path: Path) -> list[dict[str, Any]]:
             )
         await bank.export(target)
     return [json.loads(line) for line in target.getvalue().splitlines()]
+
+
+async def test_an_imported_case_cannot_reach_into_another_namespace(tmp_path: Path) -> None:
+    """By naming as the decision it was made with one that is not its own, or no decision at all."""
+    async with CaseBank.open(tmp_path) as bank:
+        found = await bank.retrieve("sum the sales", namespace="alice")
+        own = await bank.retain("sum the sales", {}, namespace="alice", decision_id=found.decision.id)
+        for number, target in enumerate((found.decision.id, own.id)):
+            case = Case(id=f"case_{number}", namespace="bob", created=1.0, question="q", plan={}, decision_id=target)
+            line = json.dumps({"type": "case", "record": case.model_dump(mode="json")})
+            await bank.import_from(io.StringIO(line + "\n"))
+            assert (await bank.record_outcome(0.0, "human", case_id=f"case_{number}")).decisions == ()
+
+        record = await bank.record_outcome(1.0, "human", decision_id=found.decision.id)
+    assert record.cases == (own.id,)
 
 
 async def test_cases_imported_without_their_decisions_can_be_judged(tmp_path: Path) -> None:

@@ -679,11 +679,14 @@ class Engine:
         cases: dict[str, None] = {}
         if case is not None:
             cases[case.id] = None
-            if case.decision_id in self._namespace_of:  # an import may have brought the case alone
-                decisions[case.decision_id] = None
+            made_with = None if case.decision_id is None else self.log.decision(case.decision_id)
+            # An import may have brought the case alone, or with an id that means something else here.
+            if made_with is not None and made_with.record.namespace == case.namespace:
+                decisions[made_with.record.id] = None
         if decision is not None:
             decisions[decision.id] = None
-            cases.update(dict.fromkeys(self.log.cases_of_decision(decision.id)))
+            made = self.log.cases_of_decision(decision.id)
+            cases.update((one, None) for one in made if self._namespace_of[one] == decision.namespace)
         for run in sorted(runs):
             for where in namespaces:
                 decisions.update(dict.fromkeys(self.log.decisions_of_run(run, where)))
