@@ -373,6 +373,27 @@ def test_the_features_of_a_case_are_those_that_are_named() -> None:
     )  # fmt: skip
 
 
+def test_without_credit_cases_that_doubt_outweighs_are_tried_one_at_a_time() -> None:
+    """Their mean beats showing nothing; less the doubt about memory as a whole it does not."""
+    offered = candidates([0.7, 0.7, 0.7])
+    sizes: dict[float, set[int]] = {}
+    for credit in (0.0, 20.0):
+        policy = make_policy("bag", credit=credit, shared_temperature=3.0)
+        choices = [policy.choose(query(), offered, 4, np.random.default_rng(seed)) for seed in range(60)]
+        sizes[credit] = {len(choice.rows) for choice in choices if not choice.forced}
+    assert sizes[0.0] == {0, 1}
+    assert max(sizes[20.0]) == 3
+
+
+def test_a_prediction_that_is_too_low_every_time_is_shifted() -> None:
+    """Platt's offset and slope: the second is nothing yet where the log-odds are 0."""
+    policy = make_policy("bag", difficulty_variance=0.0)
+    policy.learn(Decision(query(), candidates([]).take([])), Outcome(1.0))
+    slope, _, offset, _ = policy.state_dict()["calibration"]
+    assert slope == 1.0
+    assert offset > 0.0
+
+
 # -- advantage: LOOP ---------------------------------------------------------------------------------------------
 
 
