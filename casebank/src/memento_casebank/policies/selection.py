@@ -142,7 +142,7 @@ def _top(draws: Floats, k: int, trusted: NDArray[np.bool_] | None) -> tuple[tupl
     if k < n:
         lowest = np.partition(cases, n - k, axis=1)[:, n - k : n - k + 1]
         inside &= cases >= lowest
-        if (np.count_nonzero(inside, axis=1) > k).any():  # rows that draw the same: the first are shown
+        if np.count_nonzero(inside[0]) > k:  # rows that draw the same, as without noise: the first are shown
             ties = inside & (cases == lowest)
             room = k - np.count_nonzero(inside & ~ties, axis=1)
             inside &= ~ties | (np.cumsum(ties, axis=1) <= room[:, np.newaxis])
