@@ -343,3 +343,34 @@ async def test_evaluation_hides_the_task_also_when_it_is_put_in_other_words(aske
 
     assert usual == {own.id, other.id}
     assert evaluated == {other.id}
+
+
+async def test_a_way_of_working_that_is_better_only_by_chance_is_no_strategy(tmp_path: Path) -> None:
+    """Its gain is above zero, the lower bound of the gain is not."""
+    asked = ["Which year did Rome fall", "How tall is Everest", "Who wrote Faust", "When was Bach born"]
+    asked += ["Where is Lake Chad", "Why is the sky blue"]
+    async with CaseBank.open(tmp_path / "chance", settings=SIMPLE) as bank:
+        for number, question in enumerate(asked):
+            search, guess = [Step(subtask="s", tools=("search",))], [Step(subtask="g", tools=("guess",))]
+            await bank.retain(question, {}, steps=search, reward=float(number != 0))
+            await bank.retain(f"{question} then", {}, steps=guess, reward=float(number > 1))
+        assert await bank.induce_strategies() == []
+    async with CaseBank.open(tmp_path / "sure", settings=SIMPLE) as bank:
+        for question in asked:
+            await bank.retain(question, {}, steps=[Step(subtask="s", tools=("search",))], reward=1.0)
+            await bank.retain(f"{question} then", {}, steps=[Step(subtask="g", tools=("guess",))], reward=0.0)
+        (strategy,) = await bank.induce_strategies()
+    assert strategy.plan["evidence"] == "6 attempts did +1.00 better than other ways on similar tasks"
+
+
+async def test_a_case_that_may_still_be_worth_something_is_not_forgotten(tmp_path: Path) -> None:
+    async with CaseBank.open(tmp_path, settings=EngineSettings(seed=3)) as bank:
+        case = await bank.retain("route the parcel to Ulm", {"way": "doubtful"}, reward=1.0)
+        while (await bank.case(case.id)).shown < 9:
+            found = await bank.retrieve("route the parcel to Ulm")
+            won = (await bank.case(case.id)).shown % 2 if found.shown else 1.0
+            await bank.record_outcome(won, decision_id=found.decision.id)
+        (view,) = (await bank.explain((await bank.retrieve("route the parcel to Ulm")).decision.id)).candidates
+
+        assert view.value.mean < 0.0 < view.value.high
+        assert await bank.forget() == []

@@ -14,7 +14,7 @@ import anyio
 import numpy as np
 import pytest
 
-from memento_casebank import BankError, Case, CaseBank, EngineSettings, Step
+from memento_casebank import BankError, Case, CaseBank, EngineSettings, Step, queries
 from memento_casebank.policies import POLICIES, make_policy
 from memento_casebank.policies.bag import BagPolicy
 
@@ -240,6 +240,17 @@ async def test_every_page_of_a_search_goes_on_where_the_last_one_ended(tmp_path:
     assert paged == whole
     assert len(set(whole)) == 60
     assert best.question == "sum the sales of shop 7 in May"
+
+
+def test_a_search_is_by_words_too() -> None:
+    """Of questions that are equally near, those that share a word come first, and sharing none is no merit."""
+    ranked = queries._ranked  # pyright: ignore[reportPrivateUsage]
+    similarity = np.array([0.5, 0.5, 0.5, 0.4], np.float32)
+    every = np.ones(4, np.bool_)
+
+    assert ranked(similarity, np.array([0.0, 3.0, 0.0, 0.0], np.float32), every).tolist() == [1, 2, 0, 3]
+    assert ranked(similarity, np.array([0.0, 0.0, 0.0, 1.0], np.float32), every).tolist() == [3, 2, 1, 0]
+    assert ranked(similarity, np.zeros(4, np.float32), every & (np.arange(4) != 2)).tolist() == [1, 0, 3]
 
 
 async def test_evaluation_hides_a_strategy_made_from_the_task(tmp_path: Path) -> None:
