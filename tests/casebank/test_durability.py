@@ -190,6 +190,43 @@ async def test_the_lock_goes_back_only_when_nobody_writes_to_the_index_any_more(
         assert (await bank.index_check()).missing == 0
 
 
+async def test_rows_the_index_could_not_take_are_written_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(index: ChromaIndex, rows: list[IndexRow]) -> None:
+        raise RuntimeError("no space")
+
+    async with CaseBank.open(tmp_path) as bank:
+        await bank.retain("a question", {"way": 1})
+        monkeypatch.setattr(ChromaIndex, "_upsert", refuse)
+        with pytest.raises(BankError, match=r"RuntimeError: no space.*memento-casebank rebuild"):
+            await bank.flush()
+        monkeypatch.undo()
+        await bank.flush()
+        assert (await bank.index_check()).indexed == 1
+
+
+async def test_an_error_after_a_write_stops_the_bank_and_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may be ahead of the log then; nothing more is written before it is opened again."""
+
+    def crash(engine: Engine, record: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    async with CaseBank.open(tmp_path) as bank:
+        case = await bank.retain("a question", {"way": 1})
+        monkeypatch.setattr(Engine, "_apply_outcome", crash)
+        with pytest.raises(ZeroDivisionError):
+            await bank.record_outcome(1.0, case_id=case.id)
+        with pytest.raises(BankError, match=r"internal error \(ZeroDivisionError: a bug\); reopen it"):
+            await bank.retain("another", {})
+        monkeypatch.undo()
+    async with CaseBank.open(tmp_path) as bank:
+        stats = await bank.stats()
+    assert (stats.records["cases"], stats.records["outcomes"]) == (1, 0)
+
+
 async def test_the_log_refuses_to_forget(tmp_path: Path) -> None:
     async with CaseBank.open(tmp_path) as bank:
         case = await bank.retain("a question", {"way": 1}, reward=1.0)

@@ -240,6 +240,16 @@ def test_which_outcome_is_in_force(said: list[tuple[OutcomeKind, float | None]],
     assert outcome_in_force(records).reward == reward
 
 
+def test_what_was_cited_is_known_until_somebody_cites_otherwise() -> None:
+    said = [("judge", ("a",)), ("human", None), ("human", ("b",)), ("self", None)]
+    records = [
+        OutcomeRecord(id=str(at), created=at, kind=kind, reward=1.0, cited=cited)  # pyright: ignore[reportArgumentType]
+        for at, (kind, cited) in enumerate(said)
+    ]
+
+    assert [outcome_in_force(records[:n]).cited for n in range(1, 5)] == [("a",), ("a",), ("b",), ("b",)]
+
+
 async def test_an_export_imported_elsewhere_has_learned_the_same_and_exports_the_same(tmp_path: Path) -> None:
     settings = EngineSettings(seed=6)
     first, second = io.StringIO(), io.StringIO()

@@ -483,6 +483,17 @@ def test_clusters_tell_two_kinds_of_questions_apart() -> None:
     np.testing.assert_array_equal(clusters.state_dict()["centroids"], before)
 
 
+def test_a_cluster_moves_to_the_mean_of_its_members() -> None:
+    clusters, vectors = UnitClusters(1), unit(np.random.default_rng(0), 5)
+    expected = vectors[0].astype(np.float64)
+    for size, vector in enumerate(vectors[1:], 2):
+        expected = expected + (vector - expected) / size
+        expected /= np.linalg.norm(expected)
+    for vector in vectors:
+        assert clusters.assign(vector) == 0
+    assert clusters.state_dict()["centroids"][0] == pytest.approx(expected)
+
+
 def test_keys_are_the_same_in_every_process() -> None:
     """They are stored in logs; `hash` would differ from run to run. The value is the contract."""
     assert stable_key("search→crawl") == SEARCH_CRAWL_KEY

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from memento_casebank.records import Case
+from memento_casebank.records import Case, Step
 from memento_casebank.shelf import Shelf
 from memento_casebank.sketches import Sketches
 
@@ -20,7 +20,8 @@ def crowded(dim: int, rows: int = ROWS) -> NDArray[np.float32]:
 
 
 def answered(number: int, answer: int) -> Case:
-    return Case(id=str(number), created=0, question="q", plan={}, answer=str(answer))
+    steps = (Step(subtask="look it up", tools=("read",)),)  # done alike: only the answers differ
+    return Case(id=str(number), created=0, question="q", plan={}, answer=str(answer), steps=steps)
 
 
 def shelf_of(vectors: NDArray[np.float32], answers: int = ROWS) -> Shelf:
