@@ -63,8 +63,6 @@ def find(
     text: str,
     allowed: NDArray[np.bool_],
     settings: CandidateSettings,
-    *,
-    one_per_group: bool = True,
 ) -> Found:
     """Find candidates for a question among the `allowed` (N,) rows of a shelf."""
     n = len(shelf)
@@ -76,8 +74,7 @@ def find(
     sharing = np.flatnonzero(bm25 > 0.0 if everyone else (bm25 > 0.0) & allowed)
     worded = sharing[highest(bm25[sharing], settings.lexical)]
     pool, score = _fuse([near[: settings.dense], worded], settings.fusion_constant)
-    if one_per_group:
-        pool, score = _one_per_group(shelf, pool, score)
+    pool, score = _one_per_group(shelf, pool, score)
     if len(pool) > settings.limit:
         pool = pool[_spread(shelf.vectors_at(pool), score, settings.limit, settings.relevance_share)]
     return look(shelf, _with_newcomers(shelf, pool, near, settings), vector, bm25)

@@ -687,10 +687,10 @@ class Engine:
             decisions[decision.id] = None
             made = self.log.cases_of_decision(decision.id)
             cases.update((one, None) for one in made if self._namespace_of[one] == decision.namespace)
+        (where,) = namespaces
         for run in sorted(runs):
-            for where in namespaces:
-                decisions.update(dict.fromkeys(self.log.decisions_of_run(run, where)))
-                cases.update(dict.fromkeys(self.log.cases_of_run(run, where)))
+            decisions.update(dict.fromkeys(self.log.decisions_of_run(run, where)))
+            cases.update(dict.fromkeys(self.log.cases_of_run(run, where)))
         if not decisions and not cases:
             raise UnknownId(f"Nothing was retrieved or retained under run {run_id!r}; pass run_id there too.")
         return decisions, cases
